@@ -1,0 +1,282 @@
+//! Where connections come from: the URL, the pool, the set-up of each connection and, on SQLite, the write gate.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::backend::{ConnectionSettings, GateKey, GateRule, Kind, SessionConnection, Truth};
+use crate::error::{Error, Result};
+use crate::inspect::Holders;
+use crate::options::TransactionOptions;
+use crate::place::Place;
+
+mod builder;
+mod connect;
+mod store;
+mod turnstile;
+
+pub use builder::{EngineBuilder, StatementErrors};
+pub use store::Strategy;
+
+use connect::{Connector, Slot};
+use store::{Held, Store};
+use turnstile::{Name, Permit, Request, Turnstiles, What};
+
+/// Where connections come from. Cheap to clone, `Send + Sync`; make one for each database at start-up.
+///
+/// # Examples
+/// ```
+/// use diesel::sqlite::SqliteConnection;
+/// use diesel_session::Engine;
+///
+/// # fn main() -> diesel_session::Result<()> {
+/// let engine = Engine::<SqliteConnection>::builder(":memory:").max_size(8).build()?;
+/// assert_eq!(engine.max_size(), 8);
+/// # Ok(()) }
+/// ```
+pub struct Engine<C: SessionConnection> {
+    inner: Arc<Inner<C>>,
+}
+
+impl<C: SessionConnection> Clone for Engine<C> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<C: SessionConnection> fmt::Debug for Engine<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("url", &self.inner.connector.shown_url)
+            .field("max_size", &self.inner.max_size)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Inner<C: SessionConnection> {
+    connector: Arc<Connector<C>>,
+    store: Store<C>,
+    kind: Kind,
+    turnstiles: Arc<Turnstiles>,
+    connections: Name,
+    gate_rule: GateRule,
+    gate: Option<Arc<Gate>>,
+    max_size: usize,
+    patience: Duration,
+    native_errors: bool,
+    keeps_threads: bool,
+    closed: AtomicBool,
+    /// SQLite in memory: the data lives as long as one connection does.
+    _anchor: Option<Mutex<Box<Slot<C>>>>,
+}
+
+impl<C: SessionConnection> Drop for Inner<C> {
+    fn drop(&mut self) {
+        self.turnstiles.forget(self.connections);
+    }
+}
+
+/// The write gate of one database file, shared by every engine of this process that opened it.
+struct Gate {
+    turnstiles: Arc<Turnstiles>,
+    name: Name,
+}
+
+static GATES: Mutex<Option<HashMap<GateKey, Weak<Gate>>>> = Mutex::new(None);
+
+impl Gate {
+    fn new() -> Arc<Self> {
+        let turnstiles = Arc::new(Turnstiles::default());
+        let name = turnstiles.add(What::Gate, 1, 0);
+        Arc::new(Self { turnstiles, name })
+    }
+
+    fn of(key: Option<GateKey>) -> Arc<Self> {
+        let Some(key) = key else { return Self::new() };
+        let mut gates = GATES.lock().unwrap_or_else(PoisonError::into_inner);
+        let gates = gates.get_or_insert_default();
+        if let Some(gate) = gates.get(&key).and_then(Weak::upgrade) {
+            return gate;
+        }
+        gates.retain(|_, gate| gate.strong_count() > 0);
+        let gate = Self::new();
+        gates.insert(key, Arc::downgrade(&gate));
+        gate
+    }
+}
+
+/// A connection on loan for one transaction, with the right to hold it.
+pub(crate) struct Lease<C: SessionConnection> {
+    held: Option<Held<C>>,
+    engine: Engine<C>,
+    /// Given back after the connection, in this order: the connection's place, then the gate.
+    _connection: Permit,
+    _gate: Option<Permit>,
+}
+
+impl<C: SessionConnection> Lease<C> {
+    pub(crate) fn slot(&mut self) -> Option<&mut Slot<C>> {
+        self.held.as_mut().map(Held::slot)
+    }
+}
+
+impl<C: SessionConnection> Drop for Lease<C> {
+    fn drop(&mut self) {
+        if let Some(mut held) = self.held.take() {
+            let slot = held.slot();
+            slot.last_used = Instant::now();
+            if self.engine.inner.closed.load(Ordering::Relaxed) {
+                slot.broken = true;
+            }
+            self.engine.inner.store.give_back(held);
+        }
+    }
+}
+
+pub(crate) use connect::Slot as ConnectionSlot;
+
+impl<C: SessionConnection> Engine<C> {
+    /// Starts an engine for a URL: a file or `:memory:` for SQLite, `postgres://…`, `mysql://…`.
+    pub fn builder(url: impl Into<String>) -> EngineBuilder<C> {
+        EngineBuilder::new(url.into())
+    }
+
+    /// An engine with every default.
+    ///
+    /// # Errors
+    /// As [`EngineBuilder::build`].
+    pub fn new(url: impl Into<String>) -> Result<Self> {
+        Self::builder(url).build()
+    }
+
+    /// How many connections may be in use at once.
+    #[must_use]
+    pub fn max_size(&self) -> usize {
+        self.inner.max_size
+    }
+
+    /// How many connections lie idle now.
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        self.inner.store.idle()
+    }
+
+    /// Who holds connections now.
+    #[must_use]
+    pub fn connections_in_use(&self) -> Holders {
+        self.inner.turnstiles.holders(self.inner.connections)
+    }
+
+    /// Who holds the write gate now (SQLite; empty elsewhere).
+    #[must_use]
+    pub fn write_gate(&self) -> Holders {
+        self.inner.gate.as_ref().map(|gate| gate.turnstiles.holders(gate.name)).unwrap_or_default()
+    }
+
+    /// How many threads wait for a connection or for the write gate.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let gate = self.inner.gate.as_ref().map_or(0, |gate| gate.turnstiles.waiting(gate.name));
+        self.inner.turnstiles.waiting(self.inner.connections) + gate
+    }
+
+    /// Which database this is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.inner.kind
+    }
+
+    /// Closes every idle connection, of every thread, and refuses new ones ([`Error::ShutDown`]). A connection in use
+    /// closes when its transaction ends. Data in memory (SQLite) lives on until the engine's last clone is dropped.
+    pub fn close_all(&self) {
+        self.inner.closed.store(true, Ordering::Relaxed);
+        self.inner.store.close();
+    }
+
+    pub(crate) fn settings(&self) -> &ConnectionSettings {
+        &self.inner.connector.settings
+    }
+
+    pub(crate) fn native_errors(&self) -> bool {
+        self.inner.native_errors
+    }
+
+    /// Takes the gate if the transaction needs it, then a connection; waits at most the connection time-out in all.
+    pub(crate) fn lease(&self, options: &TransactionOptions, place: Place, started: Instant) -> Result<Lease<C>> {
+        let inner = &*self.inner;
+        if inner.closed.load(Ordering::Relaxed) {
+            return Err(Error::ShutDown);
+        }
+        let request = Request { name: inner.connections, place, started, patience: inner.patience };
+        let needs_gate = match inner.gate_rule {
+            GateRule::Never => false,
+            GateRule::Writers => !options.read_only && options.begin_mode != Some(crate::options::BeginMode::Deferred),
+            GateRule::All => true,
+        };
+        let gate = match &inner.gate {
+            Some(gate) if needs_gate => Some(gate.turnstiles.pass(Request { name: gate.name, ..request })?),
+            _ => None,
+        };
+        let connection = inner.turnstiles.pass(request)?;
+        let held = inner.store.take(&inner.connector, started, inner.patience, inner.max_size)?;
+        if inner.keeps_threads {
+            self.forget_thread_at_its_end();
+        }
+        Ok(Lease { held: Some(held), engine: self.clone(), _connection: connection, _gate: gate })
+    }
+
+    /// A connection of its own, outside the pool, for migrations.
+    pub(crate) fn open_outside_the_pool(&self) -> Result<Box<Slot<C>>> {
+        if self.inner.closed.load(Ordering::Relaxed) {
+            return Err(Error::ShutDown);
+        }
+        self.inner.connector.open_within(self.inner.patience)
+    }
+
+    pub(crate) fn url(&self) -> &crate::backend::PreparedUrl {
+        &self.inner.connector.url
+    }
+
+    /// Makes sure that this thread's own connection closes with it.
+    fn forget_thread_at_its_end(&self) {
+        let inner = Arc::downgrade(&self.inner);
+        let _ = AT_THREAD_END.try_with(|at_end| {
+            if let Ok(mut engines) = at_end.0.try_borrow_mut() {
+                let key = Arc::as_ptr(&self.inner) as usize;
+                if !engines.iter().any(|(known, _)| *known == key) {
+                    engines.push((
+                        key,
+                        Box::new(move || {
+                            if let Some(inner) = inner.upgrade() {
+                                inner.store.forget_thread();
+                            }
+                        }),
+                    ));
+                }
+            }
+        });
+    }
+}
+
+/// Runs when its thread ends. Nothing in it may panic: that would abort the process.
+struct AtThreadEnd(RefCell<Vec<(usize, Box<dyn Fn()>)>>);
+
+impl Drop for AtThreadEnd {
+    fn drop(&mut self) {
+        for (_, forget) in self.0.get_mut().drain(..) {
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(forget));
+        }
+    }
+}
+
+thread_local! {
+    static AT_THREAD_END: AtThreadEnd = const { AtThreadEnd(RefCell::new(Vec::new())) };
+}
+
+/// What a failed COMMIT left behind on the connection.
+pub(crate) fn truth_after<C: SessionConnection>(slot: &mut Slot<C>) -> Truth {
+    if slot.broken { Truth::Broken } else { slot.conn.truth() }
+}

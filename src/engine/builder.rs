@@ -1,0 +1,286 @@
+//! How an engine is asked for.
+
+use std::fmt;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use diesel::connection::Instrumentation;
+use diesel::result::QueryResult;
+
+use super::connect::{ConnectionHook, Connector, Manager, redact};
+use super::store::{Store, Strategy};
+use super::turnstile::{Turnstiles, What};
+use super::{Engine, Gate, Inner};
+use crate::backend::{ConnectionSettings, GateRule, JournalMode, SessionConnection, Synchronous};
+use crate::error::{Error, Result};
+use crate::options::{BeginMode, IsolationLevel};
+
+/// What a database error of a statement does to its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum StatementErrors {
+    /// It fails the innermost savepoint or the transaction, which then has to be rolled back: the same on every
+    /// database, so that what passes on SQLite passes on PostgreSQL. The default (as Django's ORM).
+    #[default]
+    Portable,
+    /// What the database itself does: MySQL and SQLite go on, PostgreSQL can't.
+    Native,
+}
+
+/// Builds an [`Engine`]. Every method has a default; only the URL is needed.
+#[must_use = "an engine exists only after `build()`"]
+pub struct EngineBuilder<C: SessionConnection> {
+    url: String,
+    max_size: usize,
+    min_idle: usize,
+    reserve: usize,
+    connection_timeout: Duration,
+    idle_timeout: Option<Duration>,
+    max_lifetime: Option<Duration>,
+    ping_after: Duration,
+    strategy: Strategy,
+    statement_errors: StatementErrors,
+    settings: ConnectionSettings,
+    setup: Option<ConnectionHook<C>>,
+    reset: Option<ConnectionHook<C>>,
+    instrumentation: Option<fn() -> Box<dyn Instrumentation>>,
+}
+
+impl<C: SessionConnection> fmt::Debug for EngineBuilder<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineBuilder")
+            .field("url", &redact(&self.url))
+            .field("max_size", &self.max_size)
+            .field("strategy", &self.strategy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C: SessionConnection> EngineBuilder<C> {
+    pub(crate) fn new(url: String) -> Self {
+        Self {
+            url,
+            max_size: 10,
+            min_idle: 0,
+            reserve: 0,
+            connection_timeout: Duration::from_secs(30),
+            idle_timeout: Some(Duration::from_secs(600)),
+            max_lifetime: Some(Duration::from_secs(1800)),
+            ping_after: Duration::from_millis(500),
+            strategy: Strategy::Shared,
+            statement_errors: StatementErrors::Portable,
+            settings: ConnectionSettings::default(),
+            setup: None,
+            reset: None,
+            instrumentation: None,
+        }
+    }
+
+    /// How many connections may be in use at once; 10 by default. In memory (SQLite) sessions take turns whatever it is.
+    pub fn max_size(mut self, max_size: usize) -> Self {
+        self.max_size = max_size;
+        self
+    }
+
+    /// How many idle connections the shared pool keeps ready; 0 by default: they are opened when needed.
+    pub fn min_idle(mut self, min_idle: usize) -> Self {
+        self.min_idle = min_idle;
+        self
+    }
+
+    /// How many of `max_size` only a thread that holds one already may take; 0 by default. With code that opens a second
+    /// session inside a first, this keeps threads from starving each other.
+    pub fn reserve(mut self, reserve: usize) -> Self {
+        self.reserve = reserve;
+        self
+    }
+
+    /// How long a transaction waits at most for the write gate, a free connection and a new connection, all together; 30 s
+    /// by default.
+    pub fn connection_timeout(mut self, timeout: Duration) -> Self {
+        self.connection_timeout = timeout;
+        self
+    }
+
+    /// After how long the shared pool closes an idle connection; 10 minutes by default, `None` for never.
+    pub fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// After how long the shared pool replaces a connection; 30 minutes by default, `None` for never.
+    pub fn max_lifetime(mut self, lifetime: Option<Duration>) -> Self {
+        self.max_lifetime = lifetime;
+        self
+    }
+
+    /// A connection that was idle for longer is pinged before it is used, one round trip; 500 ms by default. One that met
+    /// an error is always pinged.
+    pub fn ping_after(mut self, idle: Duration) -> Self {
+        self.ping_after = idle;
+        self
+    }
+
+    /// Where connections lie between transactions.
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// What a statement's error does to its transaction.
+    pub fn statement_errors(mut self, errors: StatementErrors) -> Self {
+        self.statement_errors = errors;
+        self
+    }
+
+    /// The isolation level of transactions that ask for none; the server's default otherwise.
+    pub fn isolation(mut self, level: IsolationLevel) -> Self {
+        self.settings.isolation = Some(level);
+        self
+    }
+
+    /// Runs on each new connection, after the engine's own settings; an error closes the connection.
+    pub fn setup(mut self, setup: impl Fn(&mut C) -> QueryResult<()> + Send + Sync + 'static) -> Self {
+        self.setup = Some(Arc::new(setup));
+        self
+    }
+
+    /// Runs on a connection whose last user had it bare (`with_connection`, `batch_execute`), before its next user gets
+    /// it: the place to undo `SET`s and the like. An error closes the connection. SQLite's settings named here are put
+    /// back without it.
+    pub fn reset(mut self, reset: impl Fn(&mut C) -> QueryResult<()> + Send + Sync + 'static) -> Self {
+        self.reset = Some(Arc::new(reset));
+        self
+    }
+
+    /// The Diesel instrumentation of each new connection, instead of Diesel's process-wide default.
+    pub fn instrumentation(mut self, make: fn() -> Box<dyn Instrumentation>) -> Self {
+        self.instrumentation = Some(make);
+        self
+    }
+
+    /// SQLite: the journal mode of a file; WAL by default. Elsewhere ignored, like the four below.
+    pub fn journal_mode(mut self, mode: JournalMode) -> Self {
+        self.settings.journal_mode = mode;
+        self
+    }
+
+    /// SQLite: how far a commit waits for the disk; FULL by default.
+    pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.settings.synchronous = synchronous;
+        self
+    }
+
+    /// SQLite: how long to wait for *other processes* that hold the file's lock; 5 s by default. Threads of this process
+    /// wait at the write gate instead, for the connection time-out.
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.busy_timeout = timeout;
+        self
+    }
+
+    /// SQLite: whether foreign keys are enforced; on by default.
+    pub fn foreign_keys(mut self, on: bool) -> Self {
+        self.settings.foreign_keys = on;
+        self
+    }
+
+    /// SQLite: how transactions that may write begin; IMMEDIATE by default.
+    pub fn begin_mode(mut self, mode: BeginMode) -> Self {
+        self.settings.begin_mode = mode;
+        self
+    }
+
+    /// Opens a first connection, to try the URL and the set-up, and makes the engine.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] for options that can't work; [`Error::Connect`] if the URL is bad, the server does not
+    /// answer within the connection time-out, or the set-up fails.
+    pub fn build(self) -> Result<Engine<C>> {
+        self.check()?;
+        let url = C::prepare_url(&self.url)?;
+        let memory = url.memory;
+        let connector = Arc::new(Connector {
+            shown_url: redact(&self.url),
+            url,
+            settings: self.settings,
+            setup: self.setup,
+            reset: self.reset,
+            instrumentation: self.instrumentation,
+            ping_after: self.ping_after,
+            spare: Mutex::new(None),
+        });
+        let mut first = connector.open_within(self.connection_timeout)?;
+        let kind = first.conn.kind();
+        let (gate_rule, key) = first.conn.gate(&connector.url).map_err(|error| connector.refused(&error))?;
+        let gate = (gate_rule != GateRule::Never).then(|| Gate::of(key));
+        let anchor = if memory {
+            Some(Mutex::new(first))
+        } else {
+            if let Ok(mut spare) = connector.spare.lock() {
+                *spare = Some(first);
+            }
+            None
+        };
+        let max_size = if self.strategy == Strategy::Single { 1 } else { self.max_size };
+        let turnstiles =
+            gate.as_ref().map_or_else(|| Arc::new(Turnstiles::default()), |gate| Arc::clone(&gate.turnstiles));
+        let connections = turnstiles.add(What::Connection, max_size, self.reserve);
+        let store = match self.strategy {
+            Strategy::Shared => {
+                let max = u32::try_from(max_size).unwrap_or(u32::MAX);
+                let pool = r2d2::Pool::builder()
+                    .max_size(max)
+                    .min_idle(Some(u32::try_from(self.min_idle).unwrap_or(max)))
+                    .connection_timeout(self.connection_timeout)
+                    .idle_timeout(self.idle_timeout)
+                    .max_lifetime(self.max_lifetime)
+                    .test_on_check_out(false)
+                    .build_unchecked(Manager(Arc::clone(&connector)));
+                Store::Shared(RwLock::new(Some(pool)))
+            }
+            Strategy::PerThread => Store::PerThread(Mutex::default()),
+            Strategy::Single => Store::Single(Mutex::default()),
+            Strategy::None => Store::None,
+        };
+        Ok(Engine {
+            inner: Arc::new(Inner {
+                connector,
+                store,
+                kind,
+                turnstiles,
+                connections,
+                gate_rule,
+                gate,
+                max_size,
+                patience: self.connection_timeout,
+                native_errors: self.statement_errors == StatementErrors::Native && !C::errors_abort_transactions(),
+                keeps_threads: self.strategy == Strategy::PerThread,
+                closed: AtomicBool::new(false),
+                _anchor: anchor,
+            }),
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |message: &'static str| Err(Error::Configuration(message.into()));
+        if self.max_size == 0 {
+            return refuse("max_size(0) leaves no connection to work with: at least 1");
+        }
+        if self.reserve >= self.max_size {
+            return refuse("reserve(n) has to leave a connection for first sessions: less than max_size");
+        }
+        if self.min_idle > self.max_size {
+            return refuse("min_idle(n) can't be more than max_size");
+        }
+        if self.connection_timeout.is_zero() {
+            return refuse("connection_timeout(0) leaves no time to connect");
+        }
+        if self.idle_timeout.is_some_and(|timeout| timeout.is_zero())
+            || self.max_lifetime.is_some_and(|lifetime| lifetime.is_zero())
+        {
+            return refuse("idle_timeout and max_lifetime are at least a moment long: use `None` for never");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! Opening connections, and knowing which can still be trusted.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use diesel::connection::{Instrumentation, get_default_instrumentation};
+use diesel::result::QueryResult;
+
+use crate::backend::{ConnectionSettings, ConnectionState, PreparedUrl, SessionConnection};
+use crate::error::{Error, Result};
+
+/// Code of the user's that runs on a bare connection.
+pub(crate) type ConnectionHook<C> = Arc<dyn Fn(&mut C) -> QueryResult<()> + Send + Sync>;
+
+/// A connection and what is known about it.
+pub(crate) struct Slot<C> {
+    pub(crate) conn: C,
+    pub(crate) state: ConnectionState,
+    pub(crate) last_used: Instant,
+    /// A statement failed on it in a way that may be the connection's fault: ping before the next use.
+    pub(crate) suspect: bool,
+    /// Not to be used again.
+    pub(crate) broken: bool,
+}
+
+impl<C: SessionConnection> Slot<C> {
+    pub(crate) fn new(conn: C) -> Self {
+        Self { conn, state: ConnectionState::default(), last_used: Instant::now(), suspect: false, broken: false }
+    }
+
+    /// Whether it can go back: no transaction open, nothing broken.
+    pub(crate) fn is_clean(&mut self) -> bool {
+        !self.broken && matches!(crate::backend::depth(&mut self.conn), Ok(0))
+    }
+}
+
+/// Opens connections the way the engine was asked to.
+pub(crate) struct Connector<C> {
+    pub(crate) url: PreparedUrl,
+    pub(crate) shown_url: String,
+    pub(crate) settings: ConnectionSettings,
+    pub(crate) setup: Option<ConnectionHook<C>>,
+    pub(crate) reset: Option<ConnectionHook<C>>,
+    pub(crate) instrumentation: Option<fn() -> Box<dyn Instrumentation>>,
+    pub(crate) ping_after: Duration,
+    /// The connection that `build()` tried the URL with, kept for the first who asks.
+    pub(crate) spare: Mutex<Option<Box<Slot<C>>>>,
+}
+
+impl<C> fmt::Debug for Connector<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("url", &self.shown_url).finish_non_exhaustive()
+    }
+}
+
+impl<C: SessionConnection> Connector<C> {
+    /// Opens and sets up a connection, on this thread, for as long as the driver takes.
+    pub(crate) fn open(&self) -> Result<Box<Slot<C>>> {
+        if let Some(slot) = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Ok(slot);
+        }
+        let mut conn = C::establish(&self.url.url).map_err(|error| self.refused(&error))?;
+        if let Some(make) = self.instrumentation {
+            conn.set_instrumentation(make());
+        } else if let Some(default) = get_default_instrumentation() {
+            conn.set_instrumentation(default);
+        }
+        let mut slot = Slot::new(conn);
+        slot.conn.configure(&self.settings, &mut slot.state).map_err(|error| self.refused(&error))?;
+        if let Some(setup) = &self.setup {
+            setup(&mut slot.conn).map_err(|error| self.refused(&error))?;
+        }
+        slot.last_used = Instant::now();
+        Ok(Box::new(slot))
+    }
+
+    /// Opens a connection on a thread of its own, so that a server that never answers costs `patience` and no more.
+    pub(crate) fn open_within(self: &Arc<Self>, patience: Duration) -> Result<Box<Slot<C>>> {
+        let (give, take) = mpsc::sync_channel(1);
+        let connector = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("diesel-session-connect".into())
+            .spawn(move || {
+                // The receiver is gone if it lost its patience; the connection then closes here.
+                let _ = give.send(connector.open());
+            })
+            .map_err(|error| self.refused(&error))?;
+        take.recv_timeout(patience).unwrap_or_else(|_| Err(self.refused(&format!("no answer within {patience:?}"))))
+    }
+
+    /// Whether a connection that lay idle may be handed out; puts back what raw code may have changed on it.
+    pub(crate) fn check(&self, slot: &mut Slot<C>, now: Instant) -> QueryResult<()> {
+        if slot.suspect || now.saturating_duration_since(slot.last_used) > self.ping_after {
+            slot.conn.ping()?;
+            slot.suspect = false;
+        }
+        if slot.state.touched {
+            slot.conn.restore(&self.settings, &mut slot.state)?;
+            if let Some(reset) = &self.reset {
+                reset(&mut slot.conn)?;
+            }
+            slot.state.touched = false;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn refused(&self, error: &dyn fmt::Display) -> Error {
+        let message = error.to_string().replace(&self.url.url, &self.shown_url);
+        Error::Connect { url: self.shown_url.clone(), message }
+    }
+}
+
+/// The URL without its password: `user:secret@host` becomes `user:***@host`, and so do `password=` parameters.
+pub(crate) fn redact(url: &str) -> String {
+    let mut shown = match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 <= at => match url[scheme + 3..at].find(':') {
+            Some(colon) => format!("{}:***{}", &url[..scheme + 3 + colon], &url[at..]),
+            None => url.to_owned(),
+        },
+        _ => url.to_owned(),
+    };
+    let mut from = 0;
+    while let Some(found) = shown[from..].find("password=") {
+        let start = from + found + "password=".len();
+        let end = shown[start..].find(['&', ' ']).map_or(shown.len(), |end| start + end);
+        shown.replace_range(start..end, "***");
+        from = start + "***".len();
+    }
+    shown
+}
+
+/// r2d2's view of the connector: it opens, we judge.
+pub(crate) struct Manager<C>(pub(crate) Arc<Connector<C>>);
+
+impl<C> fmt::Debug for Manager<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<C: SessionConnection> r2d2::ManageConnection for Manager<C> {
+    type Connection = Box<Slot<C>>;
+    type Error = Error;
+
+    fn connect(&self) -> Result<Self::Connection> {
+        self.0.open()
+    }
+
+    fn is_valid(&self, slot: &mut Self::Connection) -> Result<()> {
+        slot.conn.ping().map_err(|error| self.0.refused(&error))
+    }
+
+    fn has_broken(&self, slot: &mut Self::Connection) -> bool {
+        !slot.is_clean()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::redact;
+
+    #[test]
+    fn a_password_never_shows() {
+        assert_eq!(redact("postgres://ann:s3cret@db/app"), "postgres://ann:***@db/app");
+        assert_eq!(redact("mysql://ann:p@ss@db/app"), "mysql://ann:***@db/app");
+        assert_eq!(redact("postgres://ann@db/app?password=s3cret&x=1"), "postgres://ann@db/app?password=***&x=1");
+        assert_eq!(redact("host=db password=s3cret user=ann"), "host=db password=*** user=ann");
+        assert_eq!(redact("app.db"), "app.db");
+    }
+}

@@ -1,0 +1,300 @@
+//! Who may go on and who waits: the connections of an engine and the write gate of a database file.
+//!
+//! All that can wait for each other share one [`Turnstiles`] and its one mutex, so a ring of waiting threads is found
+//! exactly: nobody can leave a queue or give something back while it is being looked at.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Thread, ThreadId};
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::inspect::{Holder, Holders};
+use crate::place::Place;
+
+/// A waiter older than this is served before anybody who comes later; younger ones may be overtaken, which costs them
+/// little and saves a thread switch a transaction.
+const BARGING: Duration = Duration::from_millis(5);
+
+/// Names one turnstile among those that share a mutex.
+pub(crate) type Name = u64;
+
+/// What a thread waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    Gate,
+    Connection,
+}
+
+#[derive(Debug)]
+struct Ticket {
+    id: u64,
+    thread: Thread,
+    place: Place,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: u64,
+    thread: Thread,
+    place: Place,
+    since: Instant,
+    wake: Arc<Condvar>,
+}
+
+#[derive(Debug)]
+struct Turnstile {
+    name: Name,
+    what: What,
+    capacity: usize,
+    /// Places that only a thread which already holds one may take.
+    reserve: usize,
+    holders: Vec<Ticket>,
+    queue: VecDeque<Waiter>,
+}
+
+impl Turnstile {
+    fn room_for(&self, thread: ThreadId) -> bool {
+        let held = self.holders.len();
+        held + self.reserve < self.capacity
+            || (held < self.capacity
+                && self.reserve > 0
+                && self.holders.iter().any(|ticket| ticket.thread.id() == thread))
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    turnstiles: Vec<Turnstile>,
+}
+
+impl State {
+    fn get(&mut self, name: Name) -> Option<&mut Turnstile> {
+        self.turnstiles.iter_mut().find(|turnstile| turnstile.name == name)
+    }
+
+    /// Whether `thread`, about to wait for `name`, would wait for ever: every thread that could end the wait waits itself.
+    ///
+    /// All waiting threads are assumed hopeless; one that waits for something that some thread outside this set holds
+    /// is not; repeated until nothing changes.
+    fn is_hopeless(&self, thread: ThreadId) -> bool {
+        let queues = || {
+            self.turnstiles.iter().flat_map(|turnstile| turnstile.queue.iter().map(move |waiter| (turnstile, waiter)))
+        };
+        let mut hopeless: Vec<ThreadId> = queues().map(|(_, waiter)| waiter.thread.id()).collect();
+        loop {
+            let before = hopeless.len();
+            for (turnstile, waiter) in queues() {
+                let waiter = waiter.thread.id();
+                let somebody_runs = turnstile.holders.iter().any(|ticket| !hopeless.contains(&ticket.thread.id()));
+                if somebody_runs || turnstile.room_for(waiter) {
+                    hopeless.retain(|thread| *thread != waiter);
+                }
+            }
+            if hopeless.len() == before {
+                return hopeless.contains(&thread);
+            }
+        }
+    }
+}
+
+/// A set of turnstiles whose holders can wait for each other.
+#[derive(Debug, Default)]
+pub(crate) struct Turnstiles {
+    state: Mutex<State>,
+}
+
+/// The right to go on; given back on drop.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    turnstiles: Arc<Turnstiles>,
+    name: Name,
+    id: u64,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.turnstiles.give_back(self.name, self.id);
+    }
+}
+
+/// What a thread asks a turnstile for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) name: Name,
+    pub(crate) place: Place,
+    pub(crate) started: Instant,
+    pub(crate) patience: Duration,
+}
+
+impl Turnstiles {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a turnstile.
+    pub(crate) fn add(&self, what: What, capacity: usize, reserve: usize) -> Name {
+        let mut state = self.lock();
+        state.next += 1;
+        let name = state.next;
+        state.turnstiles.push(Turnstile {
+            name,
+            what,
+            capacity,
+            reserve,
+            holders: Vec::with_capacity(capacity.min(64)),
+            queue: VecDeque::new(),
+        });
+        name
+    }
+
+    /// Forgets a turnstile that nobody can ask any more.
+    pub(crate) fn forget(&self, name: Name) {
+        self.lock().turnstiles.retain(|turnstile| turnstile.name != name);
+    }
+
+    /// Waits until there is room, at most until the request's patience ends.
+    pub(crate) fn pass(self: &Arc<Self>, request: Request) -> Result<Permit, Error> {
+        let thread = std::thread::current();
+        let mut state = self.lock();
+        state.next += 1;
+        let id = state.next;
+        let Some(turnstile) = state.get(request.name) else { return Err(Error::ShutDown) };
+        let overdue = turnstile.queue.front().is_some_and(|waiter| waiter.since.elapsed() >= BARGING);
+        if !overdue && turnstile.room_for(thread.id()) {
+            turnstile.holders.push(Ticket { id, thread, place: request.place, since: request.started });
+            return Ok(self.permit(request.name, id));
+        }
+        self.wait(state, request, id, &thread)
+    }
+
+    fn permit(self: &Arc<Self>, name: Name, id: u64) -> Permit {
+        Permit { turnstiles: Arc::clone(self), name, id }
+    }
+
+    #[cold]
+    fn wait(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        request: Request,
+        id: u64,
+        thread: &Thread,
+    ) -> Result<Permit, Error> {
+        let wake = Arc::new(Condvar::new());
+        let deadline = request.started + request.patience;
+        let Some(turnstile) = state.get(request.name) else { return Err(Error::ShutDown) };
+        let what = turnstile.what;
+        turnstile.queue.push_back(Waiter {
+            ticket: id,
+            thread: thread.clone(),
+            place: request.place,
+            since: Instant::now(),
+            wake: Arc::clone(&wake),
+        });
+        if state.is_hopeless(thread.id()) {
+            let held_at = leave(&mut state, request.name, id)
+                .and_then(|turnstile| {
+                    let own = turnstile.holders.iter().find(|ticket| ticket.thread.id() == thread.id());
+                    own.or_else(|| turnstile.holders.first()).map(|ticket| ticket.place)
+                })
+                .unwrap_or(request.place);
+            self.invite(&mut state, request.name);
+            return Err(match what {
+                What::Gate => Error::WouldDeadlock { held_at, wanted_at: request.place },
+                What::Connection => Error::WouldStarve { held_at, wanted_at: request.place },
+            });
+        }
+        loop {
+            let Some(turnstile) = state.get(request.name) else { return Err(Error::ShutDown) };
+            // Given by the one before us, in our name.
+            if turnstile.holders.iter().any(|ticket| ticket.id == id) {
+                return Ok(self.permit(request.name, id));
+            }
+            let is_first_in_line = turnstile
+                .queue
+                .iter()
+                .find(|waiter| turnstile.room_for(waiter.thread.id()))
+                .is_some_and(|waiter| waiter.ticket == id);
+            if is_first_in_line && turnstile.room_for(thread.id()) {
+                turnstile.queue.retain(|waiter| waiter.ticket != id);
+                turnstile.holders.push(Ticket {
+                    id,
+                    thread: thread.clone(),
+                    place: request.place,
+                    since: Instant::now(),
+                });
+                self.invite(&mut state, request.name);
+                return Ok(self.permit(request.name, id));
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                leave(&mut state, request.name, id);
+                self.invite(&mut state, request.name);
+                let holders = holders_of(&mut state, request.name);
+                drop(state);
+                let waited = request.started.elapsed();
+                return Err(match what {
+                    What::Gate => Error::GateTimeout { waited, holders },
+                    What::Connection => Error::PoolTimeout { waited, last_error: None, holders },
+                });
+            }
+            state = wake.wait_timeout(state, deadline - now).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn give_back(&self, name: Name, id: u64) {
+        let mut state = self.lock();
+        let Some(turnstile) = state.get(name) else { return };
+        if let Some(position) = turnstile.holders.iter().position(|ticket| ticket.id == id) {
+            turnstile.holders.swap_remove(position);
+        }
+        self.invite(&mut state, name);
+    }
+
+    /// Gives free places to waiters that are overdue, and wakes the first of the others so that it may try.
+    #[inline]
+    fn invite(&self, state: &mut State, name: Name) {
+        let Some(turnstile) = state.get(name) else { return };
+        while let Some(position) = turnstile.queue.iter().position(|waiter| turnstile.room_for(waiter.thread.id())) {
+            if turnstile.queue[position].since.elapsed() < BARGING {
+                turnstile.queue[position].wake.notify_one();
+                return;
+            }
+            let Some(waiter) = turnstile.queue.remove(position) else { return };
+            turnstile.holders.push(Ticket {
+                id: waiter.ticket,
+                thread: waiter.thread,
+                place: waiter.place,
+                since: Instant::now(),
+            });
+            waiter.wake.notify_one();
+        }
+    }
+
+    /// Who holds `name` now.
+    pub(crate) fn holders(&self, name: Name) -> Holders {
+        holders_of(&mut self.lock(), name)
+    }
+
+    /// How many threads wait for `name`.
+    pub(crate) fn waiting(&self, name: Name) -> usize {
+        self.lock().get(name).map_or(0, |turnstile| turnstile.queue.len())
+    }
+}
+
+fn leave(state: &mut State, name: Name, id: u64) -> Option<&mut Turnstile> {
+    let turnstile = state.get(name)?;
+    turnstile.queue.retain(|waiter| waiter.ticket != id);
+    Some(turnstile)
+}
+
+fn holders_of(state: &mut State, name: Name) -> Holders {
+    let Some(turnstile) = state.get(name) else { return Holders::default() };
+    turnstile
+        .holders
+        .iter()
+        .map(|ticket| Holder::new(ticket.thread.id(), ticket.thread.name(), ticket.place, ticket.since))
+        .collect()
+}

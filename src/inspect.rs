@@ -1,0 +1,320 @@
+//! Who is open, who holds connections and the write gate, since when and from which line.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use crate::place::Place;
+
+/// One holder of a connection or of the write gate.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Holder {
+    thread: String,
+    place: String,
+    age: Duration,
+}
+
+impl Holder {
+    pub(crate) fn new(thread: ThreadId, name: Option<&str>, place: Place, since: Instant) -> Self {
+        Self { thread: thread_label(thread, name), place: place.to_string(), age: since.elapsed() }
+    }
+
+    /// The thread: its name if it has one, and its id.
+    #[must_use]
+    pub fn thread(&self) -> &str {
+        &self.thread
+    }
+
+    /// The line that took it.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// For how long.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+}
+
+fn thread_label(thread: ThreadId, name: Option<&str>) -> String {
+    name.map_or_else(|| format!("{thread:?}"), |name| format!("{name} {thread:?}"))
+}
+
+/// A table of [`Holder`]s, as text a line each.
+#[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(transparent))]
+pub struct Holders(Vec<Holder>);
+
+impl Holders {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Holder> {
+        self.0.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Holders {
+    type Item = &'a Holder;
+    type IntoIter = std::slice::Iter<'a, Holder>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl FromIterator<Holder> for Holders {
+    fn from_iter<I: IntoIterator<Item = Holder>>(holders: I) -> Self {
+        Self(holders.into_iter().collect())
+    }
+}
+
+impl fmt::Display for Holders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("  nobody");
+        }
+        for (i, holder) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "  {} since {:?}, from {}", holder.thread, holder.age, holder.place)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a session is doing, as [`inspect`](crate::ScopedSession::inspect) and
+/// [`Session::state`](crate::Session::state) show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub enum SessionState {
+    /// No transaction: nothing was sent since the last commit or rollback.
+    Idle,
+    /// A transaction is open.
+    Active,
+    /// A statement failed; the transaction waits for its rollback.
+    Failed,
+    /// The transaction goes on, but can only be rolled back.
+    RollbackOnly,
+    /// The transaction is gone on the server.
+    Lost,
+    /// The session is closed for good.
+    Closed,
+}
+
+impl fmt::Display for SessionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Active => "active",
+            Self::Failed => "failed",
+            Self::RollbackOnly => "rollback-only",
+            Self::Lost => "lost",
+            Self::Closed => "closed",
+        })
+    }
+}
+
+/// One open session.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct SessionReport {
+    /// The session's number, as in [`Session::id`](crate::Session::id).
+    pub id: u64,
+    /// Its thread.
+    pub thread: String,
+    /// What it is doing.
+    pub state: SessionState,
+    /// The line that made it.
+    pub made_at: String,
+    /// The line that began its transaction, while one is open.
+    pub begun_at: Option<String>,
+    /// How long that transaction has been open.
+    pub age: Option<Duration>,
+    /// The line of its newest statement.
+    pub last_statement_at: Option<String>,
+    /// How many statements it has sent.
+    pub statements: u64,
+}
+
+/// What happened since the registry was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Counters {
+    /// Sessions left by a job and rolled back at the next job boundary.
+    pub leaks: u64,
+    /// Sessions that ended with their thread instead of by `remove()`.
+    pub thread_exits: u64,
+    /// Hooks that returned an error or panicked.
+    pub hook_errors: u64,
+}
+
+/// The state of a registry and its engine: a struct, a text (`Display`) and, with the feature `serde`, JSON.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct InspectReport {
+    /// Every open session of the registry, on every thread.
+    pub sessions: Vec<SessionReport>,
+    /// Who holds connections.
+    pub connections: Holders,
+    /// Who holds the write gate (SQLite).
+    pub write_gate: Holders,
+    /// How many threads wait for a connection or for the gate.
+    pub waiting: usize,
+    /// How many connections may be in use at once.
+    pub max_size: usize,
+    /// How many connections lie idle.
+    pub idle: usize,
+    /// What happened so far.
+    pub counters: Counters,
+}
+
+impl InspectReport {
+    /// The report as JSON.
+    ///
+    /// # Errors
+    /// None in practice: every part of the report has a JSON form.
+    #[cfg(feature = "serde")]
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// Sessions with an open transaction.
+    pub fn open_transactions(&self) -> impl Iterator<Item = &SessionReport> {
+        self.sessions.iter().filter(|session| session.begun_at.is_some())
+    }
+}
+
+impl fmt::Display for InspectReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} session(s), {} of {} connection(s) in use, {} idle, {} waiting",
+            self.sessions.len(),
+            self.connections.len(),
+            self.max_size,
+            self.idle,
+            self.waiting
+        )?;
+        for session in &self.sessions {
+            write!(
+                f,
+                "  session {} on {}: {}, made at {}",
+                session.id, session.thread, session.state, session.made_at
+            )?;
+            if let (Some(begun_at), Some(age)) = (&session.begun_at, session.age) {
+                write!(f, ", begun {age:?} ago at {begun_at}")?;
+            }
+            if let Some(place) = &session.last_statement_at {
+                write!(f, ", {} statement(s), the last at {place}", session.statements)?;
+            }
+            writeln!(f)?;
+        }
+        if !self.connections.is_empty() {
+            writeln!(f, "connections:\n{}", self.connections)?;
+        }
+        if !self.write_gate.is_empty() {
+            writeln!(f, "write gate:\n{}", self.write_gate)?;
+        }
+        write!(
+            f,
+            "{} leaked session(s), {} ended with their thread, {} hook error(s)",
+            self.counters.leaks, self.counters.thread_exits, self.counters.hook_errors
+        )
+    }
+}
+
+/// What a session tells the registry about itself, readable from every thread.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) id: u64,
+    thread: ThreadId,
+    thread_name: Option<Box<str>>,
+    made_at: Place,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    state: SessionState,
+    begun: Option<(Place, Instant)>,
+    last: Option<Place>,
+    statements: u64,
+}
+
+impl Entry {
+    pub(crate) fn new(id: u64, made_at: Place) -> Arc<Self> {
+        let thread = std::thread::current();
+        Arc::new(Self {
+            id,
+            thread: thread.id(),
+            thread_name: thread.name().map(Box::from),
+            made_at,
+            progress: Mutex::new(Progress { state: SessionState::Idle, begun: None, last: None, statements: 0 }),
+        })
+    }
+
+    fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn statement(&self, place: Place) {
+        let mut progress = self.progress();
+        progress.last = Some(place);
+        progress.statements += 1;
+    }
+
+    pub(crate) fn begun(&self, place: Place, at: Instant) {
+        let mut progress = self.progress();
+        progress.state = SessionState::Active;
+        progress.begun = Some((place, at));
+    }
+
+    pub(crate) fn is(&self, state: SessionState) {
+        let mut progress = self.progress();
+        progress.state = state;
+        if matches!(state, SessionState::Idle | SessionState::Closed) {
+            progress.begun = None;
+        }
+    }
+
+    pub(crate) fn report(&self) -> SessionReport {
+        let progress = *self.progress();
+        SessionReport {
+            id: self.id,
+            thread: thread_label(self.thread, self.thread_name.as_deref()),
+            state: progress.state,
+            made_at: self.made_at.to_string(),
+            begun_at: progress.begun.map(|(place, _)| place.to_string()),
+            age: progress.begun.map(|(_, at)| at.elapsed()),
+            last_statement_at: progress.last.map(ToString::to_string),
+            statements: progress.statements,
+        }
+    }
+
+    /// The entry as a holder, while its transaction is open.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        let progress = *self.progress();
+        let (place, at) = progress.begun?;
+        Some(Holder::new(self.thread, self.thread_name.as_deref(), place, at))
+    }
+}

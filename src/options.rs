@@ -1,0 +1,228 @@
+//! What a transaction or a session is asked for.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::info::Info;
+
+/// The isolation level of a transaction. What two reads of one session see is what the level gives, until commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum IsolationLevel {
+    /// `READ UNCOMMITTED`; PostgreSQL gives `READ COMMITTED`.
+    ReadUncommitted,
+    /// `READ COMMITTED`: PostgreSQL's default.
+    ReadCommitted,
+    /// `REPEATABLE READ`: InnoDB's default; one snapshot on PostgreSQL.
+    RepeatableRead,
+    /// `SERIALIZABLE`. SQLite gives this always.
+    Serializable,
+}
+
+impl IsolationLevel {
+    pub(crate) const fn sql(self) -> &'static str {
+        match self {
+            Self::ReadUncommitted => "READ UNCOMMITTED",
+            Self::ReadCommitted => "READ COMMITTED",
+            Self::RepeatableRead => "REPEATABLE READ",
+            Self::Serializable => "SERIALIZABLE",
+        }
+    }
+}
+
+/// How SQLite begins a transaction (SQLite docs, "BEGIN TRANSACTION").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BeginMode {
+    /// Locks when the first statement needs it: a read that later writes fails at once if somebody wrote in between.
+    Deferred,
+    /// Takes the write lock at once: the default of sessions that may write.
+    Immediate,
+    /// Takes the write lock and, outside WAL mode, keeps readers out.
+    Exclusive,
+}
+
+/// What one transaction is asked for. The default is the engine's isolation level, read-write.
+///
+/// # Examples
+/// ```
+/// use diesel_session::{IsolationLevel, TransactionOptions};
+///
+/// let report = TransactionOptions::new().read_only().isolation(IsolationLevel::Serializable);
+/// assert!(report.is_read_only());
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TransactionOptions {
+    pub(crate) isolation: Option<IsolationLevel>,
+    pub(crate) read_only: bool,
+    pub(crate) deferrable: bool,
+    pub(crate) begin_mode: Option<BeginMode>,
+    pub(crate) autocommit: bool,
+}
+
+impl TransactionOptions {
+    /// The engine's defaults: read-write.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { isolation: None, read_only: false, deferrable: false, begin_mode: None, autocommit: false }
+    }
+
+    /// Asks for an isolation level. SQLite is always serializable and ignores it.
+    #[must_use]
+    pub const fn isolation(mut self, level: IsolationLevel) -> Self {
+        self.isolation = Some(level);
+        self
+    }
+
+    /// Only reads. On SQLite such a transaction takes no write lock (and `query_only` refuses writes); on PostgreSQL it
+    /// runs at REPEATABLE READ unless another level is asked for, so that it sees one snapshot.
+    #[must_use]
+    pub const fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// PostgreSQL: with `SERIALIZABLE READ ONLY`, waits for a snapshot that can't fail. Elsewhere ignored.
+    #[must_use]
+    pub const fn deferrable(mut self) -> Self {
+        self.deferrable = true;
+        self
+    }
+
+    /// SQLite: how to begin. Elsewhere ignored.
+    #[must_use]
+    pub const fn begin_mode(mut self, mode: BeginMode) -> Self {
+        self.begin_mode = Some(mode);
+        self
+    }
+
+    /// No BEGIN at all: every statement is its own transaction, one round trip. Savepoints are refused.
+    #[must_use]
+    pub const fn autocommit(mut self) -> Self {
+        self.autocommit = true;
+        self
+    }
+
+    /// Whether writes are refused.
+    #[must_use]
+    pub const fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Whether every statement is its own transaction.
+    #[must_use]
+    pub const fn is_autocommit(&self) -> bool {
+        self.autocommit
+    }
+
+    /// Whether a transaction begun with `self` gives what `wanted` asks for (rule: joining never weakens).
+    pub(crate) fn offers(&self, wanted: &Self) -> Result<(), &'static str> {
+        if wanted.autocommit != self.autocommit {
+            return Err("the same autocommit mode");
+        }
+        if self.read_only && !wanted.read_only {
+            return Err("writes");
+        }
+        match (self.isolation, wanted.isolation) {
+            (_, None) => Ok(()),
+            (Some(has), Some(wants)) if has >= wants => Ok(()),
+            _ => Err("the isolation level that was asked for"),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let has_transaction_option = self.isolation.is_some() || self.deferrable || self.begin_mode.is_some();
+        if self.autocommit && has_transaction_option {
+            return Err(Error::Configuration(
+                "autocommit() begins no transaction, so isolation, deferrable and begin_mode can't apply: drop one of them".into(),
+            ));
+        }
+        if self.read_only && matches!(self.begin_mode, Some(BeginMode::Immediate | BeginMode::Exclusive)) {
+            return Err(Error::Configuration(
+                "a read-only transaction can't take SQLite's write lock: drop begin_mode() or read_only()".into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A read-only transaction: `current_with(read_only())`.
+#[must_use]
+pub const fn read_only() -> TransactionOptions {
+    TransactionOptions::new().read_only()
+}
+
+/// No transaction, every statement by itself: `current_with(autocommit())`.
+#[must_use]
+pub const fn autocommit() -> TransactionOptions {
+    TransactionOptions::new().autocommit()
+}
+
+type Fill = Arc<dyn Fn(&Info) + Send + Sync>;
+
+/// How a session is made: the options of its transactions, whether it begins by itself, and what its
+/// [`info`](crate::Session::info) starts with.
+#[derive(Clone)]
+pub struct SessionOptions {
+    pub(crate) transaction: TransactionOptions,
+    pub(crate) autobegin: bool,
+    fill: Vec<Fill>,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { transaction: TransactionOptions::new(), autobegin: true, fill: Vec::new() }
+    }
+}
+
+impl std::fmt::Debug for SessionOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionOptions")
+            .field("transaction", &self.transaction)
+            .field("autobegin", &self.autobegin)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SessionOptions {
+    /// Read-write, begins by itself.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The options of every transaction that the session begins by itself.
+    #[must_use]
+    pub fn transaction(mut self, options: TransactionOptions) -> Self {
+        self.transaction = options;
+        self
+    }
+
+    /// With `false`, statements before [`begin`](crate::Session::begin) are refused (SQLAlchemy's `autobegin=False`).
+    #[must_use]
+    pub fn autobegin(mut self, autobegin: bool) -> Self {
+        self.autobegin = autobegin;
+        self
+    }
+
+    /// A value that every session's [`info`](crate::Session::info) starts with; each session gets its own copy.
+    #[must_use]
+    pub fn info<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.fill.push(Arc::new(move |info| {
+            info.insert(value.clone());
+        }));
+        self
+    }
+
+    pub(crate) fn fill(&self, info: &Info) {
+        for fill in &self.fill {
+            fill(info);
+        }
+    }
+}
+
+impl From<TransactionOptions> for SessionOptions {
+    fn from(options: TransactionOptions) -> Self {
+        Self::new().transaction(options)
+    }
+}

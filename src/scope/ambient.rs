@@ -1,0 +1,74 @@
+//! Which registry `Session::current()` means: the innermost that is entered on this thread, else the installed one.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use scoped_tls::scoped_thread_local;
+
+use super::local;
+use crate::error::{Error, Result};
+
+type AnyRegistry = Arc<dyn Any + Send + Sync>;
+
+/// A registry entered on this thread, and the ones around it.
+pub(crate) struct Frame {
+    registry: AnyRegistry,
+    parent: Option<Rc<Frame>>,
+}
+
+scoped_thread_local!(static ENTERED: Rc<Frame>);
+
+static INSTALLED: RwLock<Option<HashMap<TypeId, AnyRegistry>>> = RwLock::new(None);
+
+/// Forgets the shortcut when the extent ends, after the frame is gone.
+struct CoolAtEnd;
+
+impl Drop for CoolAtEnd {
+    fn drop(&mut self) {
+        local::cool();
+    }
+}
+
+impl Frame {
+    pub(crate) fn new(registry: AnyRegistry) -> Rc<Self> {
+        let parent = ENTERED.is_set().then(|| ENTERED.with(Rc::clone));
+        Rc::new(Self { registry, parent })
+    }
+
+    /// Runs `f` with this frame on top; the ones before are back afterwards, also after a panic.
+    pub(crate) fn enter<R>(self: &Rc<Self>, f: impl FnOnce() -> R) -> R {
+        local::cool();
+        let _cool = CoolAtEnd;
+        ENTERED.set(self, f)
+    }
+}
+
+/// Makes `registry` the one that every thread finds unless it entered another of the same type.
+pub(crate) fn install<T: Any + Send + Sync>(registry: Arc<T>) -> Result<()> {
+    let mut installed = INSTALLED.write().unwrap_or_else(PoisonError::into_inner);
+    match installed.get_or_insert_default().entry(TypeId::of::<T>()) {
+        std::collections::hash_map::Entry::Occupied(_) => Err(Error::AlreadyInstalled),
+        std::collections::hash_map::Entry::Vacant(place) => {
+            place.insert(registry);
+            Ok(())
+        }
+    }
+}
+
+/// The registry of this type that is meant here.
+pub(crate) fn find<T: Any + Send + Sync>() -> Option<Arc<T>> {
+    if ENTERED.is_set() {
+        let mut frame = Some(ENTERED.with(Rc::clone));
+        while let Some(here) = frame {
+            if let Ok(registry) = Arc::clone(&here.registry).downcast() {
+                return Some(registry);
+            }
+            frame = here.parent.clone();
+        }
+    }
+    let installed = INSTALLED.read().unwrap_or_else(PoisonError::into_inner);
+    let registry = Arc::clone(installed.as_ref()?.get(&TypeId::of::<T>())?);
+    registry.downcast().ok()
+}

@@ -1,0 +1,138 @@
+//! What runs when a transaction or savepoint has ended.
+
+use std::any::Any;
+use std::fmt;
+
+use crate::place::Place;
+
+/// How a transaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Everything is stored.
+    Committed,
+    /// Nothing is stored.
+    RolledBack,
+    /// Nobody knows: the connection died during COMMIT.
+    Unknown,
+}
+
+/// A hook that returned an error or panicked. The transaction's own outcome stands.
+#[derive(Debug, Clone)]
+pub struct HookError {
+    place: Place,
+    message: String,
+}
+
+impl HookError {
+    /// Where the hook was registered.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The error's or the panic's text.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for HookError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hook registered at {}: {}", self.place, self.message)
+    }
+}
+
+/// What a commit has to say when it succeeded.
+#[derive(Debug, Clone, Default)]
+pub struct Committed {
+    hook_errors: Vec<HookError>,
+}
+
+impl Committed {
+    pub(crate) fn new(hook_errors: Vec<HookError>) -> Self {
+        Self { hook_errors }
+    }
+
+    /// The hooks that failed. The work is stored all the same.
+    #[must_use]
+    pub fn hook_errors(&self) -> &[HookError] {
+        &self.hook_errors
+    }
+}
+
+/// What a hook may return: nothing, or a result whose error goes into the report.
+pub trait HookResult {
+    /// The error's text, if it is one.
+    fn error(self) -> Option<String>;
+}
+
+impl HookResult for () {
+    fn error(self) -> Option<String> {
+        None
+    }
+}
+
+impl<E: fmt::Display> HookResult for Result<(), E> {
+    fn error(self) -> Option<String> {
+        self.err().map(|error| error.to_string())
+    }
+}
+
+type Run = Box<dyn FnOnce(Outcome) -> Option<String>>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    Committed,
+    RolledBack,
+    Always,
+}
+
+/// A hook and when it is due.
+pub(crate) struct Hook {
+    when: When,
+    place: Place,
+    run: Run,
+}
+
+impl Hook {
+    pub(crate) fn on_commit<R: HookResult>(place: Place, f: impl FnOnce() -> R + 'static) -> Self {
+        Self { when: When::Committed, place, run: Box::new(move |_| f().error()) }
+    }
+
+    pub(crate) fn on_rollback<R: HookResult>(place: Place, f: impl FnOnce() -> R + 'static) -> Self {
+        Self { when: When::RolledBack, place, run: Box::new(move |_| f().error()) }
+    }
+
+    pub(crate) fn on_completion<R: HookResult>(place: Place, f: impl FnOnce(Outcome) -> R + 'static) -> Self {
+        Self { when: When::Always, place, run: Box::new(move |outcome| f(outcome).error()) }
+    }
+
+    pub(crate) fn is_due(&self, outcome: Outcome) -> bool {
+        match self.when {
+            When::Always => true,
+            When::Committed => outcome == Outcome::Committed,
+            When::RolledBack => outcome == Outcome::RolledBack,
+        }
+    }
+
+    /// Runs it; an error or panic becomes an entry of the report.
+    pub(crate) fn run(self, outcome: Outcome) -> Option<HookError> {
+        let Self { place, run, .. } = self;
+        let message = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || run(outcome))) {
+            Ok(message) => message?,
+            Err(payload) => format!("panicked: {}", panic_text(&*payload)),
+        };
+        Some(HookError { place, message })
+    }
+}
+
+/// The text of a panic, where it has one.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no text)")
+}

@@ -1,0 +1,105 @@
+//! A registry's open sessions, readable from every thread.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::inspect::{Counters, Entry, Holders, SessionReport};
+
+#[derive(Debug, Default)]
+pub(crate) struct SessionTable {
+    sessions: Mutex<HashMap<u64, Arc<Entry>>>,
+    open: AtomicUsize,
+    shut_down: AtomicBool,
+    waiting: Mutex<()>,
+    nobody_open: Condvar,
+    leaks: AtomicU64,
+    thread_exits: AtomicU64,
+    hook_errors: AtomicU64,
+}
+
+impl SessionTable {
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn insert(&self, entry: &Arc<Entry>) {
+        self.sessions().insert(entry.id, Arc::clone(entry));
+    }
+
+    pub(crate) fn remove(&self, id: u64) {
+        let entry = self.sessions().remove(&id);
+        drop(entry);
+    }
+
+    /// A transaction is about to begin.
+    pub(crate) fn admit(&self) -> Result<()> {
+        self.open.fetch_add(1, Ordering::SeqCst);
+        if self.shut_down.load(Ordering::SeqCst) {
+            self.ended();
+            return Err(Error::ShutDown);
+        }
+        Ok(())
+    }
+
+    /// A transaction ended.
+    pub(crate) fn ended(&self) {
+        if self.open.fetch_sub(1, Ordering::SeqCst) == 1 && self.shut_down.load(Ordering::SeqCst) {
+            let _turn = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            self.nobody_open.notify_all();
+        }
+    }
+
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.shut_down.load(Ordering::SeqCst)
+    }
+
+    /// Refuses new transactions and waits until the open ones have ended.
+    pub(crate) fn shut_down(&self, patience: Duration) -> Result<()> {
+        self.shut_down.store(true, Ordering::SeqCst);
+        let started = Instant::now();
+        let mut turn = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.open.load(Ordering::SeqCst) > 0 {
+            let waited = started.elapsed();
+            if waited >= patience {
+                drop(turn);
+                return Err(Error::ShutdownTimeout { waited, holders: self.holders() });
+            }
+            turn = self.nobody_open.wait_timeout(turn, patience - waited).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    fn holders(&self) -> Holders {
+        self.sessions().values().filter_map(|entry| entry.holder()).collect()
+    }
+
+    pub(crate) fn reports(&self) -> Vec<SessionReport> {
+        let entries: Vec<_> = self.sessions().values().cloned().collect();
+        let mut reports: Vec<_> = entries.iter().map(|entry| entry.report()).collect();
+        reports.sort_by_key(|report| report.id);
+        reports
+    }
+
+    pub(crate) fn leaked(&self) {
+        self.leaks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn ended_with_its_thread(&self) {
+        self.thread_exits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn hook_failed(&self) {
+        self.hook_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            leaks: self.leaks.load(Ordering::Relaxed),
+            thread_exits: self.thread_exits.load(Ordering::Relaxed),
+            hook_errors: self.hook_errors.load(Ordering::Relaxed),
+        }
+    }
+}
