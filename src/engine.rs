@@ -128,7 +128,9 @@ impl<C: SessionConnection> Drop for Lease<C> {
         if let Some(mut held) = self.held.take() {
             let slot = held.slot();
             slot.last_used = Instant::now();
-            if self.engine.inner.closed.load(Ordering::Relaxed) {
+            let inner = &self.engine.inner;
+            let thread_is_ending = inner.keeps_threads && AT_THREAD_END.try_with(|_| ()).is_err();
+            if inner.closed.load(Ordering::Relaxed) || thread_is_ending {
                 slot.broken = true;
             }
             self.engine.inner.store.give_back(held);

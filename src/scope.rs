@@ -57,7 +57,8 @@ impl<C: SessionConnection> Inner<C> {
                 return Ok(found.core);
             }
             match found.core.closed_at() {
-                None => return Err(Error::InHook),
+                _ if found.core.is_in_hook() => return Err(Error::InHook),
+                None => return Ok(found.core),
                 // Removed inside its extent: a new session there would not be the extent's.
                 Some(at) if found.extent => return Err(Error::SessionClosed { at }),
                 Some(_) => local::pull(&found.core),

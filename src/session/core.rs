@@ -147,6 +147,10 @@ impl<C: SessionConnection> Core<C> {
         self.situations.set(self.situations.get().with(situation, on));
     }
 
+    pub(crate) fn is_in_hook(&self) -> bool {
+        self.has(Situation::InHook)
+    }
+
     /// Open for use by code that asks for the current session.
     pub(crate) fn is_available(&self) -> bool {
         !self.has(Situation::Closed) && !self.has(Situation::InHook)
@@ -466,6 +470,7 @@ impl<C: SessionConnection> Core<C> {
         let options = self.current.get();
         let lease = engine.lease(&options, place, Instant::now())?;
         *self.connection.borrow_mut() = Some(Connection::Leased(lease));
+        let _back = GiveBack(self);
         let result = self.lend(place, |slot| {
             let result = slot.conn.prepare_autocommit(&options, &mut slot.state).and_then(|()| f(&mut slot.conn));
             if let Err(DieselError::DatabaseError(..) | DieselError::BrokenTransactionManager) = &result {
@@ -477,8 +482,6 @@ impl<C: SessionConnection> Core<C> {
             }
             result
         });
-        let lease = self.connection.borrow_mut().take();
-        drop(lease);
         result?.map_err(|error| Error::Statement(Failure::new(error, place)))
     }
 
@@ -913,12 +916,15 @@ impl<C: SessionConnection> Core<C> {
     /// A `transaction` joins: gives the serial of the frame that it will mark if it fails.
     pub(crate) fn join(&self) -> u64 {
         self.joins.set(self.joins.get() + 1);
+        self.set(Situation::Owned, true);
         self.frames.borrow_mut().innermost().serial
     }
 
     /// A joined `transaction` ended; if it failed, the frame that it joined can only be rolled back.
     pub(crate) fn leave(&self, serial: u64, failed: Option<Reason>, place: Place) {
         self.joins.set(self.joins.get().saturating_sub(1));
+        let owned = self.joins.get() > 0 || self.finisher.get().is_some_and(|finisher| finisher.owns);
+        self.set(Situation::Owned, owned);
         let Some(reason) = failed else { return };
         if let Some(frame) = self.frames.borrow_mut().by_serial(serial) {
             frame.rollback_only.get_or_insert(Cause::new(reason, place));
@@ -1004,7 +1010,7 @@ impl<C: SessionConnection> Core<C> {
     }
 
     pub(crate) fn take_joined_connection(&self) -> Option<C> {
-        match self.connection.borrow_mut().take() {
+        match self.connection.try_borrow_mut().ok()?.take() {
             Some(Connection::Joined(slot)) => Some(slot.conn),
             _ => None,
         }
@@ -1019,6 +1025,15 @@ impl<C: SessionConnection> Core<C> {
 impl<C: SessionConnection> Drop for Core<C> {
     fn drop(&mut self) {
         self.abandon();
+    }
+}
+
+/// Gives the connection back when the call ends, also by a panic.
+struct GiveBack<'a, C: SessionConnection>(&'a Core<C>);
+
+impl<C: SessionConnection> Drop for GiveBack<'_, C> {
+    fn drop(&mut self) {
+        self.0.give_connection_back();
     }
 }
 
@@ -1042,7 +1057,7 @@ impl<C: SessionConnection> Drop for Lending<'_, C> {
     fn drop(&mut self) {
         self.core.held_at.set(self.outer);
         self.core.set(Situation::Lent, self.outer.is_some());
-        if !self.returned {
+        if !self.returned && !self.core.has(Situation::Autocommit) {
             self.core.fail(Cause::new(Reason::Panicked, self.place));
         }
         if self.outer.is_none() && self.core.close_at_return.get().is_some() {
