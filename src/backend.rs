@@ -44,17 +44,6 @@ pub enum Truth {
     Broken,
 }
 
-/// What the backend keeps beside each connection, so that settings are sent only when they change.
-#[derive(Debug, Default)]
-pub struct ConnectionState {
-    /// SQLite: whether `query_only` is on; `None` when raw statements may have changed it.
-    pub(crate) query_only: Option<bool>,
-    /// MySQL/MariaDB: whether BEGIN, COMMIT and SAVEPOINT can be prepared.
-    pub(crate) prepares_transactions: bool,
-    /// Code outside the session had the bare connection: settings are applied anew before the next transaction.
-    pub(crate) touched: bool,
-}
-
 /// Which lock of the database's file a transaction needs inside this process before it may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -132,6 +121,9 @@ pub trait SessionConnection:
     /// The loading mode in which rows are fetched as they are consumed, so that a result needs no memory of its size.
     type RowMode: 'static;
 
+    /// What is known about the connection and kept beside it, so that settings are sent only when they change.
+    type State: Default + Send;
+
     /// Which database this is.
     fn kind(&self) -> Kind;
 
@@ -145,13 +137,13 @@ pub trait SessionConnection:
     ///
     /// # Errors
     /// What the database answered.
-    fn configure(&mut self, settings: &ConnectionSettings, state: &mut ConnectionState) -> QueryResult<()>;
+    fn configure(&mut self, settings: &ConnectionSettings, state: &mut Self::State) -> QueryResult<()>;
 
     /// Puts settings back that code with the bare connection may have changed.
     ///
     /// # Errors
     /// What the database answered.
-    fn restore(&mut self, settings: &ConnectionSettings, state: &mut ConnectionState) -> QueryResult<()> {
+    fn restore(&mut self, settings: &ConnectionSettings, state: &mut Self::State) -> QueryResult<()> {
         let _ = (settings, state);
         Ok(())
     }
@@ -160,7 +152,7 @@ pub trait SessionConnection:
     ///
     /// # Errors
     /// What the database answered.
-    fn prepare_autocommit(&mut self, options: &TransactionOptions, state: &mut ConnectionState) -> QueryResult<()> {
+    fn prepare_autocommit(&mut self, options: &TransactionOptions, state: &mut Self::State) -> QueryResult<()> {
         let _ = (options, state);
         Ok(())
     }
@@ -173,38 +165,38 @@ pub trait SessionConnection:
         &mut self,
         options: &TransactionOptions,
         settings: &ConnectionSettings,
-        state: &mut ConnectionState,
+        state: &mut Self::State,
     ) -> QueryResult<()>;
 
     /// Commits. An `Ok` means that the database stored the transaction.
     ///
     /// # Errors
     /// What the database answered; the transaction may still be open.
-    fn commit(&mut self, state: &ConnectionState) -> QueryResult<()>;
+    fn commit(&mut self, state: &Self::State) -> QueryResult<()>;
 
     /// Rolls the transaction back.
     ///
     /// # Errors
     /// What the database answered; the connection is then not to be used again.
-    fn rollback(&mut self, state: &ConnectionState) -> QueryResult<()>;
+    fn rollback(&mut self, state: &Self::State) -> QueryResult<()>;
 
     /// Sets savepoint `n`.
     ///
     /// # Errors
     /// What the database answered.
-    fn savepoint(&mut self, n: usize, state: &ConnectionState) -> QueryResult<()>;
+    fn savepoint(&mut self, n: usize, state: &Self::State) -> QueryResult<()>;
 
     /// Releases savepoint `n`.
     ///
     /// # Errors
     /// What the database answered.
-    fn release(&mut self, n: usize, state: &ConnectionState) -> QueryResult<()>;
+    fn release(&mut self, n: usize, state: &Self::State) -> QueryResult<()>;
 
     /// Rolls back to savepoint `n` and releases it, so that rolled-back savepoints don't pile up on the server.
     ///
     /// # Errors
     /// What the database answered.
-    fn rollback_to(&mut self, n: usize, state: &ConnectionState) -> QueryResult<()>;
+    fn rollback_to(&mut self, n: usize, state: &Self::State) -> QueryResult<()>;
 
     /// The state of the transaction, asked of the connection after raw use.
     fn truth(&mut self) -> Truth;
@@ -263,10 +255,6 @@ pub struct PreparedUrl {
 }
 
 impl PreparedUrl {
-    #[cfg_attr(
-        not(any(feature = "postgres", feature = "mysql")),
-        expect(dead_code, reason = "only servers take the URL as it is")
-    )]
     pub(crate) fn plain(url: &str) -> Self {
         Self { url: url.to_owned(), memory: false }
     }
@@ -310,9 +298,5 @@ pub(crate) fn unwind_to<C: Connection>(conn: &mut C, wanted: u32) -> QueryResult
 #[derive(Debug, QueryableByName)]
 pub(crate) struct Number {
     #[diesel(sql_type = Nullable<BigInt>)]
-    #[cfg_attr(
-        not(any(feature = "postgres", feature = "mysql")),
-        expect(dead_code, reason = "only servers are asked")
-    )]
     pub(crate) value: Option<i64>,
 }

@@ -264,7 +264,13 @@ impl<C: SessionConnection> Engine<C> {
 }
 
 /// Runs when its thread ends. Nothing in it may panic: that would abort the process.
-struct AtThreadEnd(RefCell<Vec<(usize, Box<dyn Fn()>)>>);
+struct AtThreadEnd(RefCell<Vec<(EngineId, Forget)>>);
+
+/// Closes what an engine keeps for this thread.
+type Forget = Box<dyn Fn()>;
+
+/// An engine's address, as long as it lives.
+type EngineId = usize;
 
 impl Drop for AtThreadEnd {
     fn drop(&mut self) {

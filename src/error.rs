@@ -143,7 +143,7 @@ impl fmt::Display for Cause {
             Reason::Removed => f.write_str("the session was removed inside the closure that owns it")?,
             Reason::Panicked => f.write_str("code that held the session's connection panicked")?,
             Reason::EndedOutside => {
-                f.write_str("the transaction was ended by a statement that the session did not send")?
+                f.write_str("the transaction was ended by a statement that the session did not send")?;
             }
             Reason::Refused(error) => write!(f, "a listener refused: {error}")?,
         }

@@ -8,9 +8,7 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
 use super::command::{Command, Numbered, RELEASE, ROLLBACK_TO, SAVEPOINT, Text, commands};
-use super::{
-    ConnectionSettings, ConnectionState, GateKey, GateRule, Kind, Number, PreparedUrl, SessionConnection, Truth,
-};
+use super::{ConnectionSettings, GateKey, GateRule, Kind, Number, PreparedUrl, SessionConnection, Truth};
 use crate::error::{Error, Result};
 use crate::options::TransactionOptions;
 
@@ -24,8 +22,17 @@ commands! {
 /// The name of the lock that starters take turns with. GET_LOCK is per node on Galera.
 const MIGRATION_LOCK: &str = "diesel_session_migrate";
 
+/// What the server can do.
+#[derive(Debug, Default)]
+pub struct MysqlState {
+    /// Whether BEGIN, COMMIT and SAVEPOINT can be prepared.
+    prepares_transactions: bool,
+}
+
 impl SessionConnection for MysqlConnection {
     type RowMode = DefaultLoadingMode;
+
+    type State = MysqlState;
 
     fn kind(&self) -> Kind {
         Kind::Mysql
@@ -35,7 +42,7 @@ impl SessionConnection for MysqlConnection {
         Ok(PreparedUrl::plain(url))
     }
 
-    fn configure(&mut self, _settings: &ConnectionSettings, state: &mut ConnectionState) -> QueryResult<()> {
+    fn configure(&mut self, _settings: &ConnectionSettings, state: &mut Self::State) -> QueryResult<()> {
         // MariaDB prepares every transaction command since 10.6 (MariaDB docs, "PREPARE Statement"); MySQL refuses some of them.
         let version = diesel::sql_query(
             "SELECT CAST(CASE WHEN version() LIKE '%MariaDB%' THEN \
@@ -52,7 +59,7 @@ impl SessionConnection for MysqlConnection {
         &mut self,
         options: &TransactionOptions,
         settings: &ConnectionSettings,
-        state: &mut ConnectionState,
+        state: &mut Self::State,
     ) -> QueryResult<()> {
         if let Some(level) = options.isolation.or(settings.isolation) {
             // For the next transaction only; the session's own level stays.
@@ -68,27 +75,27 @@ impl SessionConnection for MysqlConnection {
         Ok(())
     }
 
-    fn commit(&mut self, state: &ConnectionState) -> QueryResult<()> {
+    fn commit(&mut self, state: &Self::State) -> QueryResult<()> {
         send::<Commit>(self, state)?;
         super::set_in_transaction(self, false);
         Ok(())
     }
 
-    fn rollback(&mut self, state: &ConnectionState) -> QueryResult<()> {
+    fn rollback(&mut self, state: &Self::State) -> QueryResult<()> {
         send::<Rollback>(self, state)?;
         super::set_in_transaction(self, false);
         Ok(())
     }
 
-    fn savepoint(&mut self, n: usize, state: &ConnectionState) -> QueryResult<()> {
+    fn savepoint(&mut self, n: usize, state: &Self::State) -> QueryResult<()> {
         send_numbered(self, SAVEPOINT, n, state)
     }
 
-    fn release(&mut self, n: usize, state: &ConnectionState) -> QueryResult<()> {
+    fn release(&mut self, n: usize, state: &Self::State) -> QueryResult<()> {
         send_numbered(self, RELEASE, n, state)
     }
 
-    fn rollback_to(&mut self, n: usize, state: &ConnectionState) -> QueryResult<()> {
+    fn rollback_to(&mut self, n: usize, state: &Self::State) -> QueryResult<()> {
         send_numbered(self, ROLLBACK_TO, n, state)?;
         send_numbered(self, RELEASE, n, state)
     }
@@ -153,16 +160,11 @@ impl SessionConnection for MysqlConnection {
     }
 }
 
-fn send<T: Text>(conn: &mut MysqlConnection, state: &ConnectionState) -> QueryResult<()> {
+fn send<T: Text>(conn: &mut MysqlConnection, state: &MysqlState) -> QueryResult<()> {
     if state.prepares_transactions { Command::<T>::new().execute(conn).map(drop) } else { conn.batch_execute(T::SQL) }
 }
 
-fn send_numbered(
-    conn: &mut MysqlConnection,
-    before: &'static str,
-    n: usize,
-    state: &ConnectionState,
-) -> QueryResult<()> {
+fn send_numbered(conn: &mut MysqlConnection, before: &'static str, n: usize, state: &MysqlState) -> QueryResult<()> {
     if state.prepares_transactions {
         Numbered { before, n }.execute(conn).map(drop)
     } else {

@@ -7,9 +7,7 @@ use diesel::pg::{PgConnection, PgRowByRowLoadingMode};
 use diesel::prelude::*;
 
 use super::command::{Numbered, RELEASE, SAVEPOINT};
-use super::{
-    ConnectionSettings, ConnectionState, GateKey, GateRule, Kind, Number, PreparedUrl, SessionConnection, Truth,
-};
+use super::{ConnectionSettings, GateKey, GateRule, Kind, Number, PreparedUrl, SessionConnection, Truth};
 use crate::error::{Error, Result};
 use crate::options::{IsolationLevel, TransactionOptions};
 
@@ -23,6 +21,8 @@ const CONNECT_SECONDS: u32 = 30;
 
 impl SessionConnection for PgConnection {
     type RowMode = PgRowByRowLoadingMode;
+
+    type State = ();
 
     fn kind(&self) -> Kind {
         Kind::Postgres
@@ -41,7 +41,7 @@ impl SessionConnection for PgConnection {
         Ok(PreparedUrl::plain(url))
     }
 
-    fn configure(&mut self, _settings: &ConnectionSettings, _state: &mut ConnectionState) -> QueryResult<()> {
+    fn configure(&mut self, _settings: &ConnectionSettings, _state: &mut Self::State) -> QueryResult<()> {
         Ok(())
     }
 
@@ -49,7 +49,7 @@ impl SessionConnection for PgConnection {
         &mut self,
         options: &TransactionOptions,
         settings: &ConnectionSettings,
-        _state: &mut ConnectionState,
+        _state: &mut Self::State,
     ) -> QueryResult<()> {
         let isolation =
             options.isolation.or(settings.isolation).or(options.read_only.then_some(IsolationLevel::RepeatableRead));
@@ -69,25 +69,25 @@ impl SessionConnection for PgConnection {
         Ok(())
     }
 
-    fn commit(&mut self, _state: &ConnectionState) -> QueryResult<()> {
+    fn commit(&mut self, _state: &Self::State) -> QueryResult<()> {
         // COMMIT of an aborted transaction rolls back and reports success (PostgreSQL docs, "COMMIT"). The SELECT in front of
         // it fails there, in the same round trip, and the server skips the COMMIT.
         self.batch_execute("SELECT 1; COMMIT")
     }
 
-    fn rollback(&mut self, _state: &ConnectionState) -> QueryResult<()> {
+    fn rollback(&mut self, _state: &Self::State) -> QueryResult<()> {
         self.batch_execute("ROLLBACK")
     }
 
-    fn savepoint(&mut self, n: usize, _state: &ConnectionState) -> QueryResult<()> {
+    fn savepoint(&mut self, n: usize, _state: &Self::State) -> QueryResult<()> {
         Numbered { before: SAVEPOINT, n }.execute(self).map(drop)
     }
 
-    fn release(&mut self, n: usize, _state: &ConnectionState) -> QueryResult<()> {
+    fn release(&mut self, n: usize, _state: &Self::State) -> QueryResult<()> {
         Numbered { before: RELEASE, n }.execute(self).map(drop)
     }
 
-    fn rollback_to(&mut self, n: usize, _state: &ConnectionState) -> QueryResult<()> {
+    fn rollback_to(&mut self, n: usize, _state: &Self::State) -> QueryResult<()> {
         self.batch_execute(&format!("ROLLBACK TO SAVEPOINT ds_{n}; RELEASE SAVEPOINT ds_{n}"))
     }
 

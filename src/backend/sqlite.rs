@@ -11,8 +11,7 @@ use diesel::sqlite::SqliteConnection;
 
 use super::command::{Command, Numbered, RELEASE, ROLLBACK_TO, SAVEPOINT, Text, commands};
 use super::{
-    ConnectionSettings, ConnectionState, GateKey, GateRule, JournalMode, Kind, PreparedUrl, SessionConnection,
-    Synchronous, Truth,
+    ConnectionSettings, GateKey, GateRule, JournalMode, Kind, PreparedUrl, SessionConnection, Synchronous, Truth,
 };
 use crate::error::{Error, Result};
 use crate::options::{BeginMode, TransactionOptions};
@@ -49,8 +48,14 @@ struct Journal {
     journal_mode: String,
 }
 
+/// Whether `query_only` is on; `None` when raw statements may have changed it.
+#[derive(Debug, Default)]
+pub struct QueryOnly(Option<bool>);
+
 impl SessionConnection for SqliteConnection {
     type RowMode = DefaultLoadingMode;
+
+    type State = QueryOnly;
 
     fn kind(&self) -> Kind {
         Kind::Sqlite
@@ -76,23 +81,23 @@ impl SessionConnection for SqliteConnection {
         Ok(PreparedUrl { url: url.to_owned(), memory: url.contains("vfs=memdb") || url.contains("mode=memory") })
     }
 
-    fn configure(&mut self, settings: &ConnectionSettings, state: &mut ConnectionState) -> QueryResult<()> {
+    fn configure(&mut self, settings: &ConnectionSettings, state: &mut Self::State) -> QueryResult<()> {
         // The busy time-out comes first: every later statement may meet another process.
         apply(self, settings)?;
         let file = file_name(self)?;
         if !file.is_empty() {
             switch_journal(self, &file, journal_name(settings.journal_mode))?;
         }
-        state.query_only = Some(false);
+        state.0 = Some(false);
         Ok(())
     }
 
-    fn restore(&mut self, settings: &ConnectionSettings, state: &mut ConnectionState) -> QueryResult<()> {
-        state.query_only = None;
+    fn restore(&mut self, settings: &ConnectionSettings, state: &mut Self::State) -> QueryResult<()> {
+        state.0 = None;
         apply(self, settings)
     }
 
-    fn prepare_autocommit(&mut self, options: &TransactionOptions, state: &mut ConnectionState) -> QueryResult<()> {
+    fn prepare_autocommit(&mut self, options: &TransactionOptions, state: &mut Self::State) -> QueryResult<()> {
         set_query_only(self, options.read_only, state)
     }
 
@@ -100,7 +105,7 @@ impl SessionConnection for SqliteConnection {
         &mut self,
         options: &TransactionOptions,
         settings: &ConnectionSettings,
-        state: &mut ConnectionState,
+        state: &mut Self::State,
     ) -> QueryResult<()> {
         set_query_only(self, options.read_only, state)?;
         let mode = match options.begin_mode {
@@ -117,13 +122,13 @@ impl SessionConnection for SqliteConnection {
         Ok(())
     }
 
-    fn commit(&mut self, _state: &ConnectionState) -> QueryResult<()> {
+    fn commit(&mut self, _state: &Self::State) -> QueryResult<()> {
         Command::<Commit>::new().execute(self)?;
         super::set_in_transaction(self, false);
         Ok(())
     }
 
-    fn rollback(&mut self, _state: &ConnectionState) -> QueryResult<()> {
+    fn rollback(&mut self, _state: &Self::State) -> QueryResult<()> {
         let result = Command::<Rollback>::new().execute(self);
         if result.is_err() && self.truth() != Truth::Ended {
             return result.map(drop);
@@ -132,15 +137,15 @@ impl SessionConnection for SqliteConnection {
         Ok(())
     }
 
-    fn savepoint(&mut self, n: usize, _state: &ConnectionState) -> QueryResult<()> {
+    fn savepoint(&mut self, n: usize, _state: &Self::State) -> QueryResult<()> {
         Numbered { before: SAVEPOINT, n }.execute(self).map(drop)
     }
 
-    fn release(&mut self, n: usize, _state: &ConnectionState) -> QueryResult<()> {
+    fn release(&mut self, n: usize, _state: &Self::State) -> QueryResult<()> {
         Numbered { before: RELEASE, n }.execute(self).map(drop)
     }
 
-    fn rollback_to(&mut self, n: usize, state: &ConnectionState) -> QueryResult<()> {
+    fn rollback_to(&mut self, n: usize, state: &Self::State) -> QueryResult<()> {
         Numbered { before: ROLLBACK_TO, n }.execute(self)?;
         self.release(n, state)
     }
@@ -210,17 +215,17 @@ fn apply(conn: &mut SqliteConnection, settings: &ConnectionSettings) -> QueryRes
     conn.batch_execute(&format!("PRAGMA synchronous = {synchronous}"))
 }
 
-fn set_query_only(conn: &mut SqliteConnection, on: bool, state: &mut ConnectionState) -> QueryResult<()> {
-    if state.query_only == Some(on) {
+fn set_query_only(conn: &mut SqliteConnection, on: bool, state: &mut QueryOnly) -> QueryResult<()> {
+    if state.0 == Some(on) {
         return Ok(());
     }
-    state.query_only = None;
+    state.0 = None;
     if on {
         Command::<QueryOnlyOn>::new().execute(conn)?;
     } else {
         Command::<QueryOnlyOff>::new().execute(conn)?;
     }
-    state.query_only = Some(on);
+    state.0 = Some(on);
     Ok(())
 }
 

@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 use diesel::connection::{Instrumentation, get_default_instrumentation};
 use diesel::result::QueryResult;
 
-use crate::backend::{ConnectionSettings, ConnectionState, PreparedUrl, SessionConnection};
+use crate::backend::{ConnectionSettings, PreparedUrl, SessionConnection};
 use crate::error::{Error, Result};
 
 /// Code of the user's that runs on a bare connection.
 pub(crate) type ConnectionHook<C> = Arc<dyn Fn(&mut C) -> QueryResult<()> + Send + Sync>;
 
 /// A connection and what is known about it.
-pub(crate) struct Slot<C> {
+pub(crate) struct Slot<C: SessionConnection> {
     pub(crate) conn: C,
-    pub(crate) state: ConnectionState,
+    pub(crate) state: C::State,
+    /// Code outside the session had the bare connection: settings are applied anew before the next transaction.
+    pub(crate) touched: bool,
     pub(crate) last_used: Instant,
     /// A statement failed on it in a way that may be the connection's fault: ping before the next use.
     pub(crate) suspect: bool,
@@ -26,7 +28,14 @@ pub(crate) struct Slot<C> {
 
 impl<C: SessionConnection> Slot<C> {
     pub(crate) fn new(conn: C) -> Self {
-        Self { conn, state: ConnectionState::default(), last_used: Instant::now(), suspect: false, broken: false }
+        Self {
+            conn,
+            state: C::State::default(),
+            touched: false,
+            last_used: Instant::now(),
+            suspect: false,
+            broken: false,
+        }
     }
 
     /// Whether it can go back: no transaction open, nothing broken.
@@ -36,7 +45,7 @@ impl<C: SessionConnection> Slot<C> {
 }
 
 /// Opens connections the way the engine was asked to.
-pub(crate) struct Connector<C> {
+pub(crate) struct Connector<C: SessionConnection> {
     pub(crate) url: PreparedUrl,
     pub(crate) shown_url: String,
     pub(crate) settings: ConnectionSettings,
@@ -48,7 +57,7 @@ pub(crate) struct Connector<C> {
     pub(crate) spare: Mutex<Option<Box<Slot<C>>>>,
 }
 
-impl<C> fmt::Debug for Connector<C> {
+impl<C: SessionConnection> fmt::Debug for Connector<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connector").field("url", &self.shown_url).finish_non_exhaustive()
     }
@@ -95,12 +104,12 @@ impl<C: SessionConnection> Connector<C> {
             slot.conn.ping()?;
             slot.suspect = false;
         }
-        if slot.state.touched {
+        if slot.touched {
             slot.conn.restore(&self.settings, &mut slot.state)?;
             if let Some(reset) = &self.reset {
                 reset(&mut slot.conn)?;
             }
-            slot.state.touched = false;
+            slot.touched = false;
         }
         Ok(())
     }
@@ -131,9 +140,9 @@ pub(crate) fn redact(url: &str) -> String {
 }
 
 /// r2d2's view of the connector: it opens, we judge.
-pub(crate) struct Manager<C>(pub(crate) Arc<Connector<C>>);
+pub(crate) struct Manager<C: SessionConnection>(pub(crate) Arc<Connector<C>>);
 
-impl<C> fmt::Debug for Manager<C> {
+impl<C: SessionConnection> fmt::Debug for Manager<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

@@ -103,10 +103,10 @@ impl<C: SessionConnection> ScopedSession<C> {
     #[track_caller]
     pub fn read<T, E: From<Error>>(&self, f: impl FnOnce(&Session<C>) -> Result<T, E>) -> Result<T, E> {
         let place = Location::caller();
-        if let Some(found) = local::top::<C>(self.inner.id)?.filter(|found| found.core.is_available()) {
-            if found.core.begun_at().is_some() {
-                return f(&Session::of(found.core));
-            }
+        if let Some(found) = local::top::<C>(self.inner.id)?.filter(|found| found.core.is_available())
+            && found.core.begun_at().is_some()
+        {
+            return f(&Session::of(found.core));
         }
         let options = self.inner.options().autobegin(true).transaction(read_only());
         let pushed = self.fresh(options, Some(Finisher { place, owns: true }), place)?;
@@ -182,11 +182,11 @@ fn join<C: SessionConnection, T, E: From<Error>>(
     place: Place,
     f: impl FnOnce(&Session<C>) -> Result<T, E>,
 ) -> Result<T, E> {
-    if let Some(wanted) = options {
-        if let Err(wanted) = core.options().offers(&wanted) {
-            let at = core.begun_at().unwrap_or(core.made_at);
-            return Err(Error::IncompatibleOptions { wanted, at }.into());
-        }
+    if let Some(wanted) = options
+        && let Err(wanted) = core.options().offers(&wanted)
+    {
+        let at = core.begun_at().unwrap_or(core.made_at);
+        return Err(Error::IncompatibleOptions { wanted, at }.into());
     }
     let frame = core.join();
     let result = catch_unwind(AssertUnwindSafe(|| f(&Session::of(Rc::clone(core)))));

@@ -273,10 +273,10 @@ impl<C: SessionConnection> Core<C> {
     }
 
     fn tell_with_session(&self, mut tell: impl FnMut(&dyn SessionListener<C>, &Session<C>)) {
-        if self.watched.get() {
-            if let Some(session) = self.handle() {
-                self.tell(|listener| tell(listener, &session));
-            }
+        if self.watched.get()
+            && let Some(session) = self.handle()
+        {
+            self.tell(|listener| tell(listener, &session));
         }
     }
 
@@ -537,7 +537,7 @@ impl<C: SessionConnection> Core<C> {
         self.entry.statement(place);
         let (result, truth) = self.lend(place, |slot| {
             let before = crate::backend::depth(&mut slot.conn);
-            slot.state.touched = true;
+            slot.touched = true;
             let result = f(&mut slot.conn);
             let left_open = before.and_then(|before| crate::backend::unwind_to(&mut slot.conn, before));
             if let Ok(true) = left_open {
@@ -637,10 +637,10 @@ impl<C: SessionConnection> Core<C> {
 
     /// Marks a savepoint for rollback at the next chance.
     pub(crate) fn orphan(&self, serial: u64) {
-        if let Ok(mut frames) = self.frames.try_borrow_mut() {
-            if let Some(frame) = frames.savepoints.iter_mut().find(|frame| frame.serial == serial) {
-                frame.orphaned = true;
-            }
+        if let Ok(mut frames) = self.frames.try_borrow_mut()
+            && let Some(frame) = frames.savepoints.iter_mut().find(|frame| frame.serial == serial)
+        {
+            frame.orphaned = true;
         }
     }
 
@@ -708,7 +708,7 @@ impl<C: SessionConnection> Core<C> {
         match self.decide(Operation::Commit)? {
             Action::Commit => match self.lend(place, |slot| self.joined.get().commit(slot))? {
                 Ok(()) => Ok(Committed::new(self.finish(Outcome::Committed))),
-                Err(error) => Err(self.commit_failed(Failure::new(error, place))),
+                Err(error) => Err(self.commit_failed(&Failure::new(error, place))),
             },
             Action::Rollback => {
                 let cause = self.doom();
@@ -721,7 +721,7 @@ impl<C: SessionConnection> Core<C> {
     }
 
     /// COMMIT answered with an error: find out what that means, and end the transaction in any case.
-    fn commit_failed(&self, failure: Failure) -> Error {
+    fn commit_failed(&self, failure: &Failure) -> Error {
         let cause = Cause::statement(failure.clone());
         let truth = self.lend(failure.place(), truth_after).unwrap_or(Truth::Broken);
         if failure.is_closed_connection() || truth == Truth::Broken {
@@ -792,10 +792,8 @@ impl<C: SessionConnection> Core<C> {
         }
         self.situations.set(after);
         self.entry.is(SessionState::Idle);
-        if was_active {
-            if let Some(table) = &self.table {
-                table.ended();
-            }
+        if was_active && let Some(table) = &self.table {
+            table.ended();
         }
         if created.is_some() && self.watched.get() {
             self.tell_end(outcome, was_active, depth);
@@ -998,10 +996,10 @@ impl<C: SessionConnection> Core<C> {
             let connection = connection.take();
             drop(connection);
         }
-        if let Some(table) = &self.table {
-            if was_active {
-                table.ended();
-            }
+        if let Some(table) = &self.table
+            && was_active
+        {
+            table.ended();
         }
         self.depart();
         // Hooks are dropped, not run: what they captured goes with them.

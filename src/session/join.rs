@@ -64,12 +64,11 @@ impl Joined {
 
     pub(crate) fn commit<C: SessionConnection>(self, slot: &mut ConnectionSlot<C>) -> QueryResult<()> {
         match self {
-            Self::No => slot.conn.commit(&slot.state),
             Self::RollbackOnly => Ok(()),
             Self::ControlFully if depth(&mut slot.conn)? > 1 => {
                 C::TransactionManager::commit_transaction(&mut slot.conn)
             }
-            Self::ControlFully => slot.conn.commit(&slot.state),
+            Self::No | Self::ControlFully => slot.conn.commit(&slot.state),
             Self::Savepoint => slot.conn.release(ROOT, &slot.state),
         }
     }
