@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub(super) struct Steps<'a> {
     pub(super) base: &'a str,
     pub(super) registry: &'a Registry,
-    /// Begins every nickname of this run, so that the database may hold others and several runs may share it.
+    /// Begins every nickname of this run, so that the database may hold others.
     pub(super) prefix: &'a str,
     pub(super) table: &'a mut Table,
 }
