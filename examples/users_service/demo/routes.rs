@@ -1,0 +1,91 @@
+//! Routes that only the demo mounts: handlers that behave badly.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use diesel::prelude::*;
+
+use crate::database::{Registry, Session};
+use crate::error::{Result, ServiceError};
+use crate::layer::Layer;
+use crate::model::NewUser;
+use crate::requests::Body;
+use crate::schema::users;
+
+pub(super) fn routes(layer: &Layer) -> Router {
+    Router::new()
+        .route("/demo/panic", post(layer.handler(insert_and_panic)))
+        .route("/demo/forget", post(forget).with_state(layer.registry().clone()))
+        .route("/demo/hold", get(layer.handler(hold)).post(layer.handler(hold)))
+}
+
+#[expect(clippy::panic, reason = "panicking is what it is for")]
+fn insert_and_panic(Body(new): Body<NewUser>) -> Result<StatusCode> {
+    Session::current()?.execute(diesel::insert_into(users::table).values(&new))?;
+    panic!("a handler of the demo panics after its INSERT, as it was asked to");
+}
+
+/// Takes no part in the layer: asks the registry for a session on some blocking thread, inserts, and leaves it open.
+async fn forget(State(registry): State<Registry>, Body(new): Body<NewUser>) -> axum::response::Response {
+    let work = tokio::task::spawn_blocking(move || -> Result<StatusCode> {
+        registry.current()?.execute(diesel::insert_into(users::table).values(&new))?;
+        Ok(StatusCode::CREATED)
+    });
+    work.await.unwrap_or(Err(ServiceError::Panicked)).into_response()
+}
+
+/// Opens its transaction and keeps it until the demo lets go. A GET keeps a connection, a POST on SQLite also the file's
+/// write gate.
+fn hold((): ()) -> Result<StatusCode> {
+    let session = Session::current()?;
+    session.get_result::<i64>(users::table.count())?;
+    HOLD.enter();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where handlers wait and how the demo knows that they do.
+pub(super) static HOLD: Hold =
+    Hold { state: Mutex::new(HoldState { inside: 0, is_open: false }), changed: Condvar::new() };
+
+pub(super) struct Hold {
+    state: Mutex<HoldState>,
+    changed: Condvar,
+}
+
+struct HoldState {
+    inside: usize,
+    is_open: bool,
+}
+
+impl Hold {
+    /// So long at most, so that a demo that failed does not leave anybody inside.
+    const LONGEST: Duration = Duration::from_secs(30);
+
+    fn enter(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.inside += 1;
+        self.changed.notify_all();
+        let waited = self.changed.wait_timeout_while(state, Self::LONGEST, |state| !state.is_open);
+        waited.unwrap_or_else(PoisonError::into_inner).0.inside -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `n` handlers are inside, runs `f`, and lets them go.
+    pub(super) fn while_inside<T>(&self, n: usize, f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(state, Self::LONGEST, |state| state.inside < n);
+        let inside = waited.unwrap_or_else(PoisonError::into_inner).0.inside;
+        let result = if inside == n { f() } else { Err(format!("{inside} of {n} handlers hold their connection")) };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.is_open = true;
+        self.changed.notify_all();
+        let waited = self.changed.wait_timeout_while(state, Self::LONGEST, |state| state.inside > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_open = false;
+        result
+    }
+}
