@@ -152,6 +152,11 @@ impl<C: SessionConnection> Core<C> {
         !self.has(Situation::Closed) && !self.has(Situation::InHook)
     }
 
+    /// In the middle of a call of its own: lent, or in its hooks.
+    pub(crate) fn is_held(&self) -> bool {
+        self.has(Situation::Lent) || self.has(Situation::InHook)
+    }
+
     pub(crate) fn state(&self) -> SessionState {
         let situations = self.situations.get();
         if situations.has(Situation::Closed) {
