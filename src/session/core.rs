@@ -900,8 +900,12 @@ impl<C: SessionConnection> Core<C> {
             return Err(self.refuse(Refusal::SessionClosed));
         }
         self.created.set(self.created.get().or(Some(place)));
-        self.quiet.set(self.joins.get() == 0);
-        self.frames.borrow_mut().innermost().rollback_only.get_or_insert(Cause::new(reason, place));
+        {
+            let mut frames = self.frames.borrow_mut();
+            // Asked for in a savepoint or by a joined transaction, it is news to the extent's own code.
+            self.quiet.set(self.quiet.get() || (frames.savepoints.is_empty() && self.joins.get() == 0));
+            frames.innermost().rollback_only.get_or_insert(Cause::new(reason, place));
+        }
         self.refresh();
         Ok(())
     }
