@@ -52,9 +52,17 @@ impl<C: SessionConnection> Inner<C> {
 
     /// This thread's session, made if there is none.
     fn current(&self, place: Place) -> Result<Rc<Core<C>>> {
+        match self.found()? {
+            Some(core) => Ok(core),
+            None => self.add(self.options(), place),
+        }
+    }
+
+    /// This thread's session; `None` where one may be made.
+    fn found(&self) -> Result<Option<Rc<Core<C>>>> {
         if let Some(found) = local::top::<C>(self.id)? {
             if found.core.is_available() {
-                return Ok(found.core);
+                return Ok(Some(found.core));
             }
             match found.core.closed_at() {
                 _ if found.core.is_in_hook() => return Err(Error::InHook),
@@ -67,7 +75,12 @@ impl<C: SessionConnection> Inner<C> {
         if self.strict.load(Ordering::Relaxed) {
             return Err(Error::NoScope);
         }
-        let core = self.make(self.options(), place)?;
+        Ok(None)
+    }
+
+    /// A session of this thread outside any extent.
+    fn add(&self, options: SessionOptions, place: Place) -> Result<Rc<Core<C>>> {
+        let core = self.make(options, place)?;
         local::push(self.id, &core, false)?;
         Ok(core)
     }
@@ -189,15 +202,10 @@ impl<C: SessionConnection> ScopedSession<C> {
     /// [`current`](ScopedSession::current).
     #[track_caller]
     pub fn current_with(&self, options: impl Into<SessionOptions>) -> Result<Session<C>> {
-        if let Some(session) = self.try_current() {
-            return Err(Error::AlreadyPresent { at: session.made_at() });
+        if let Some(core) = self.inner.found()? {
+            return Err(Error::AlreadyPresent { at: core.made_at });
         }
-        if self.inner.strict.load(Ordering::Relaxed) {
-            return Err(Error::NoScope);
-        }
-        let core = self.inner.make(options.into(), Location::caller())?;
-        local::push(self.inner.id, &core, false)?;
-        Ok(Session::of(core))
+        self.inner.add(options.into(), Location::caller()).map(Session::of)
     }
 
     /// Whether this thread has an open session.

@@ -156,6 +156,11 @@ impl<C: SessionConnection> Core<C> {
         !self.has(Situation::Closed) && !self.has(Situation::InHook)
     }
 
+    /// In the middle of a call of its own: lent, or in its hooks.
+    pub(crate) fn is_held(&self) -> bool {
+        self.has(Situation::Lent) || self.has(Situation::InHook)
+    }
+
     pub(crate) fn state(&self) -> SessionState {
         let situations = self.situations.get();
         if situations.has(Situation::Closed) {
@@ -896,8 +901,12 @@ impl<C: SessionConnection> Core<C> {
             return Err(self.refuse(Refusal::SessionClosed));
         }
         self.created.set(self.created.get().or(Some(place)));
-        self.quiet.set(self.joins.get() == 0);
-        self.frames.borrow_mut().innermost().rollback_only.get_or_insert(Cause::new(reason, place));
+        {
+            let mut frames = self.frames.borrow_mut();
+            // Asked for in a savepoint or by a joined transaction, it is news to the extent's own code.
+            self.quiet.set(self.quiet.get() || (frames.savepoints.is_empty() && self.joins.get() == 0));
+            frames.innermost().rollback_only.get_or_insert(Cause::new(reason, place));
+        }
         self.refresh();
         Ok(())
     }
