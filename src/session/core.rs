@@ -268,6 +268,14 @@ impl<C: SessionConnection> Core<C> {
         });
     }
 
+    /// Tells that something is over: it can't be used any more, so a handle that a listener kept answers `InHook`.
+    fn tell_over(&self, tell: impl FnMut(&dyn SessionListener<C>)) {
+        if self.watched.get() {
+            let _in_hook = InHook::start(self);
+            self.tell(tell);
+        }
+    }
+
     fn tell_with_session(&self, mut tell: impl FnMut(&dyn SessionListener<C>, &Session<C>)) {
         if self.watched.get() {
             if let Some(session) = self.handle() {
@@ -627,8 +635,9 @@ impl<C: SessionConnection> Core<C> {
         }
         self.refresh();
         let info = self.transaction_info(n);
-        self.tell(|listener| listener.after_release(&info));
-        self.tell(|listener| listener.after_transaction_end(&info));
+        self.tell_over(|listener| listener.after_release(&info));
+        self.tell_over(|listener| listener.after_transaction_end(&info));
+        self.settle();
         Ok(())
     }
 
@@ -657,10 +666,11 @@ impl<C: SessionConnection> Core<C> {
         self.refresh();
         for depth in (n..n + ended.len()).rev() {
             let info = self.transaction_info(depth);
-            self.tell(|listener| listener.after_rollback(&info));
-            self.tell(|listener| listener.after_transaction_end(&info));
+            self.tell_over(|listener| listener.after_rollback(&info));
+            self.tell_over(|listener| listener.after_transaction_end(&info));
             self.tell_with_session(|listener, session| listener.after_soft_rollback(session, &info));
         }
+        self.settle();
         let hooks: Vec<Hook> = ended.into_iter().flat_map(|frame| frame.hooks).collect();
         if lost || self.has(Situation::Lost) {
             // The whole transaction is gone: these hooks run with the root's.
@@ -672,6 +682,9 @@ impl<C: SessionConnection> Core<C> {
 
     /// What a finished lending or hook run left to be done.
     fn settle(&self) {
+        if self.has(Situation::Lent) || self.has(Situation::InHook) {
+            return;
+        }
         if let Some(place) = self.close_at_return.take() {
             self.close(place);
         }
@@ -799,18 +812,20 @@ impl<C: SessionConnection> Core<C> {
         }
         let hooks: Vec<Hook> =
             frames.root.hooks.into_iter().chain(frames.savepoints.into_iter().flat_map(|frame| frame.hooks)).collect();
-        self.run_hooks(hooks, outcome)
+        let errors = self.run_hooks(hooks, outcome);
+        self.settle();
+        errors
     }
 
     fn tell_end(&self, outcome: Outcome, was_active: bool, depth: usize) {
         for level in (0..=depth).rev() {
             let info = self.transaction_info(level);
             match outcome {
-                Outcome::Committed => self.tell(|listener| listener.after_commit(&info)),
-                Outcome::RolledBack if was_active => self.tell(|listener| listener.after_rollback(&info)),
+                Outcome::Committed => self.tell_over(|listener| listener.after_commit(&info)),
+                Outcome::RolledBack if was_active => self.tell_over(|listener| listener.after_rollback(&info)),
                 _ => {}
             }
-            self.tell(|listener| listener.after_transaction_end(&info));
+            self.tell_over(|listener| listener.after_transaction_end(&info));
             if outcome == Outcome::RolledBack {
                 self.tell_with_session(|listener, session| listener.after_soft_rollback(session, &info));
             }
@@ -1019,6 +1034,26 @@ impl<C: SessionConnection> Core<C> {
 impl<C: SessionConnection> Drop for Core<C> {
     fn drop(&mut self) {
         self.abandon();
+    }
+}
+
+/// Listeners hear of something that is over; ends with the call, whatever way that ends.
+struct InHook<'a, C: SessionConnection> {
+    core: &'a Core<C>,
+    outer: bool,
+}
+
+impl<'a, C: SessionConnection> InHook<'a, C> {
+    fn start(core: &'a Core<C>) -> Self {
+        let outer = core.has(Situation::InHook);
+        core.set(Situation::InHook, true);
+        Self { core, outer }
+    }
+}
+
+impl<C: SessionConnection> Drop for InHook<'_, C> {
+    fn drop(&mut self) {
+        self.core.set(Situation::InHook, self.outer);
     }
 }
 
