@@ -181,7 +181,8 @@ impl<C: SessionConnection> ScopedSession<C> {
         found.core.is_available().then(|| Session::of(found.core))
     }
 
-    /// Makes this thread's session with options of its own: `current_with(read_only())`.
+    /// Makes this thread's session with options of its own: `current_with(read_only())`. What they leave open is as
+    /// [configured](ScopedSession::configure).
     ///
     /// # Errors
     /// [`Error::AlreadyPresent`] if the thread has one: its options can't change any more. Else as
@@ -194,7 +195,8 @@ impl<C: SessionConnection> ScopedSession<C> {
         if self.inner.strict.load(Ordering::Relaxed) {
             return Err(Error::NoScope);
         }
-        let core = self.inner.make(options.into(), Location::caller())?;
+        let options = self.inner.options().overridden_by(options.into());
+        let core = self.inner.make(options, Location::caller())?;
         local::push(self.inner.id, &core, false)?;
         Ok(Session::of(core))
     }
