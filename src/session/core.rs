@@ -329,11 +329,17 @@ impl<C: SessionConnection> Core<C> {
         Ok(())
     }
 
-    fn begin_now(&self, place: Place) -> Result<()> {
-        if !self.options.autobegin && self.created.get().is_none() {
+    /// Makes the logical transaction where the session may do that by itself, or an extent has begun one.
+    fn autobegin(&self, place: Place) -> Result<()> {
+        if !self.options.autobegin && self.created.get().is_none() && self.finisher.get().is_none() {
             return Err(Error::AutobeginDisabled);
         }
         self.create(place);
+        Ok(())
+    }
+
+    fn begin_now(&self, place: Place) -> Result<()> {
+        self.autobegin(place)?;
         if self.has(Situation::Active) {
             // A listener of the creation has already used the session.
             return Ok(());
@@ -855,7 +861,7 @@ impl<C: SessionConnection> Core<C> {
         if self.has(Situation::Autocommit) {
             return Ok(self.run_hooks(vec![hook], Outcome::Committed));
         }
-        self.create(place);
+        self.autobegin(place)?;
         let mut frames = self.frames.borrow_mut();
         let hooks = &mut frames.innermost().hooks;
         if hooks.len() >= HOOKS_AT_MOST {
