@@ -195,7 +195,8 @@ impl<C: SessionConnection> ScopedSession<C> {
         found.core.is_available().then(|| Session::of(found.core))
     }
 
-    /// Makes this thread's session with options of its own: `current_with(read_only())`.
+    /// Makes this thread's session with options of its own: `current_with(read_only())`. What they leave open is as
+    /// [configured](ScopedSession::configure).
     ///
     /// # Errors
     /// [`Error::AlreadyPresent`] if the thread has one: its options can't change any more. Else as
@@ -205,7 +206,8 @@ impl<C: SessionConnection> ScopedSession<C> {
         if let Some(core) = self.inner.found()? {
             return Err(Error::AlreadyPresent { at: core.made_at });
         }
-        self.inner.add(options.into(), Location::caller()).map(Session::of)
+        let options = self.inner.options().overridden_by(options.into());
+        self.inner.add(options, Location::caller()).map(Session::of)
     }
 
     /// Whether this thread has an open session.

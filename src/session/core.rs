@@ -277,6 +277,14 @@ impl<C: SessionConnection> Core<C> {
         });
     }
 
+    /// Tells that something is over: it can't be used any more, so a handle that a listener kept answers `InHook`.
+    fn tell_over(&self, tell: impl FnMut(&dyn SessionListener<C>)) {
+        if self.watched.get() {
+            let _in_hook = InHook::start(self);
+            self.tell(tell);
+        }
+    }
+
     fn tell_with_session(&self, mut tell: impl FnMut(&dyn SessionListener<C>, &Session<C>)) {
         if self.watched.get()
             && let Some(session) = self.handle()
@@ -330,11 +338,17 @@ impl<C: SessionConnection> Core<C> {
         Ok(())
     }
 
-    fn begin_now(&self, place: Place) -> Result<()> {
-        if !self.options.autobegin && self.created.get().is_none() {
+    /// Makes the logical transaction where the session may do that by itself, or an extent has begun one.
+    fn autobegin(&self, place: Place) -> Result<()> {
+        if !self.options.autobegin && self.created.get().is_none() && self.finisher.get().is_none() {
             return Err(Error::AutobeginDisabled);
         }
         self.create(place);
+        Ok(())
+    }
+
+    fn begin_now(&self, place: Place) -> Result<()> {
+        self.autobegin(place)?;
         if self.has(Situation::Active) {
             // A listener of the creation has already used the session.
             return Ok(());
@@ -635,8 +649,9 @@ impl<C: SessionConnection> Core<C> {
         }
         self.refresh();
         let info = self.transaction_info(n);
-        self.tell(|listener| listener.after_release(&info));
-        self.tell(|listener| listener.after_transaction_end(&info));
+        self.tell_over(|listener| listener.after_release(&info));
+        self.tell_over(|listener| listener.after_transaction_end(&info));
+        self.settle();
         Ok(())
     }
 
@@ -665,10 +680,11 @@ impl<C: SessionConnection> Core<C> {
         self.refresh();
         for depth in (n..n + ended.len()).rev() {
             let info = self.transaction_info(depth);
-            self.tell(|listener| listener.after_rollback(&info));
-            self.tell(|listener| listener.after_transaction_end(&info));
+            self.tell_over(|listener| listener.after_rollback(&info));
+            self.tell_over(|listener| listener.after_transaction_end(&info));
             self.tell_with_session(|listener, session| listener.after_soft_rollback(session, &info));
         }
+        self.settle();
         let hooks: Vec<Hook> = ended.into_iter().flat_map(|frame| frame.hooks).collect();
         if lost || self.has(Situation::Lost) {
             // The whole transaction is gone: these hooks run with the root's.
@@ -680,6 +696,9 @@ impl<C: SessionConnection> Core<C> {
 
     /// What a finished lending or hook run left to be done.
     fn settle(&self) {
+        if self.has(Situation::Lent) || self.has(Situation::InHook) {
+            return;
+        }
         if let Some(place) = self.close_at_return.take() {
             self.close(place);
         }
@@ -805,18 +824,20 @@ impl<C: SessionConnection> Core<C> {
         }
         let hooks: Vec<Hook> =
             frames.root.hooks.into_iter().chain(frames.savepoints.into_iter().flat_map(|frame| frame.hooks)).collect();
-        self.run_hooks(hooks, outcome)
+        let errors = self.run_hooks(hooks, outcome);
+        self.settle();
+        errors
     }
 
     fn tell_end(&self, outcome: Outcome, was_active: bool, depth: usize) {
         for level in (0..=depth).rev() {
             let info = self.transaction_info(level);
             match outcome {
-                Outcome::Committed => self.tell(|listener| listener.after_commit(&info)),
-                Outcome::RolledBack if was_active => self.tell(|listener| listener.after_rollback(&info)),
+                Outcome::Committed => self.tell_over(|listener| listener.after_commit(&info)),
+                Outcome::RolledBack if was_active => self.tell_over(|listener| listener.after_rollback(&info)),
                 _ => {}
             }
-            self.tell(|listener| listener.after_transaction_end(&info));
+            self.tell_over(|listener| listener.after_transaction_end(&info));
             if outcome == Outcome::RolledBack {
                 self.tell_with_session(|listener, session| listener.after_soft_rollback(session, &info));
             }
@@ -846,7 +867,7 @@ impl<C: SessionConnection> Core<C> {
         if self.has(Situation::Autocommit) {
             return Ok(self.run_hooks(vec![hook], Outcome::Committed));
         }
-        self.create(place);
+        self.autobegin(place)?;
         let mut frames = self.frames.borrow_mut();
         let hooks = &mut frames.innermost().hooks;
         if hooks.len() >= HOOKS_AT_MOST {
@@ -1041,6 +1062,26 @@ struct GiveBack<'a, C: SessionConnection>(&'a Core<C>);
 impl<C: SessionConnection> Drop for GiveBack<'_, C> {
     fn drop(&mut self) {
         self.0.give_connection_back();
+    }
+}
+
+/// Listeners hear of something that is over; ends with the call, whatever way that ends.
+struct InHook<'a, C: SessionConnection> {
+    core: &'a Core<C>,
+    outer: bool,
+}
+
+impl<'a, C: SessionConnection> InHook<'a, C> {
+    fn start(core: &'a Core<C>) -> Self {
+        let outer = core.has(Situation::InHook);
+        core.set(Situation::InHook, true);
+        Self { core, outer }
+    }
+}
+
+impl<C: SessionConnection> Drop for InHook<'_, C> {
+    fn drop(&mut self) {
+        self.core.set(Situation::InHook, self.outer);
     }
 }
 
