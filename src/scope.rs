@@ -66,7 +66,7 @@ impl<C: SessionConnection> Inner<C> {
             }
             match found.core.closed_at() {
                 _ if found.core.is_in_hook() => return Err(Error::InHook),
-                None => return Ok(found.core),
+                None => return Ok(Some(found.core)),
                 // Removed inside its extent: a new session there would not be the extent's.
                 Some(at) if found.extent => return Err(Error::SessionClosed { at }),
                 Some(_) => local::pull(&found.core),

@@ -49,19 +49,19 @@ pub(crate) enum Store<C: SessionConnection> {
 }
 
 /// The connections of [`Strategy::PerThread`].
-pub(crate) struct Kept<C> {
+pub(crate) struct Kept<C: SessionConnection> {
     idle: HashMap<ThreadId, Box<Slot<C>>>,
     /// How many are open: idle, on loan or being opened.
     open: usize,
 }
 
-impl<C> Default for Kept<C> {
+impl<C: SessionConnection> Default for Kept<C> {
     fn default() -> Self {
         Self { idle: HashMap::new(), open: 0 }
     }
 }
 
-impl<C> Kept<C> {
+impl<C: SessionConnection> Kept<C> {
     /// Counts one more; gives one to close where that would be too many. The caller has a permit, so not all are on loan.
     fn make_room(&mut self, max_size: usize) -> Option<Box<Slot<C>>> {
         let thread = if self.open >= max_size { self.idle.keys().next().copied() } else { None };

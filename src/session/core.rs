@@ -379,7 +379,8 @@ impl<C: SessionConnection> Core<C> {
             self.joined.set(joined);
             return Ok(());
         };
-        let mut second = false;
+        // Every kept connection may have died while it lay idle, as after a restart of the server.
+        let mut dead_at_most = engine.max_size();
         loop {
             let mut lease = engine.lease(&options, place, started)?;
             let Some(slot) = lease.slot() else { return Err(Error::ShutDown) };
@@ -391,9 +392,9 @@ impl<C: SessionConnection> Core<C> {
             slot.suspect = true;
             slot.broken = failure.is_closed_connection() || slot.conn.truth() != Truth::Ended;
             drop(lease);
-            // The connection died while it lay idle. Nothing was sent on it, so a second one may try.
-            if failure.is_closed_connection() && !second {
-                second = true;
+            // Nothing was sent on it but BEGIN, so another one may try.
+            if failure.is_closed_connection() && dead_at_most > 0 {
+                dead_at_most -= 1;
                 continue;
             }
             return Err(Error::Statement(failure));
