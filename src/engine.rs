@@ -129,11 +129,16 @@ impl<C: SessionConnection> Drop for Lease<C> {
             let slot = held.slot();
             slot.last_used = Instant::now();
             let inner = &self.engine.inner;
-            let thread_is_ending = inner.keeps_threads && AT_THREAD_END.try_with(|_| ()).is_err();
-            if inner.closed.load(Ordering::Relaxed) || thread_is_ending {
+            // A thread whose destructors have come this far asks for no connection again.
+            let ends = inner.keeps_threads && AT_THREAD_END.try_with(|_| ()).is_err();
+            if ends || inner.closed.load(Ordering::Relaxed) {
                 slot.broken = true;
             }
-            self.engine.inner.store.give_back(held);
+            inner.store.give_back(held);
+            // Closed in between: `close` may have looked before the connection was back.
+            if inner.closed.load(Ordering::Relaxed) {
+                inner.store.close();
+            }
         }
     }
 }

@@ -166,12 +166,20 @@ type Fill = Arc<dyn Fn(&Info) + Send + Sync>;
 pub struct SessionOptions {
     pub(crate) transaction: TransactionOptions,
     pub(crate) autobegin: bool,
+    /// Which of the two above were asked for, not left at their defaults.
+    given: Given,
     fill: Vec<Fill>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Given {
+    transaction: bool,
+    autobegin: bool,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { transaction: TransactionOptions::new(), autobegin: true, fill: Vec::new() }
+        Self { transaction: TransactionOptions::new(), autobegin: true, given: Given::default(), fill: Vec::new() }
     }
 }
 
@@ -195,6 +203,7 @@ impl SessionOptions {
     #[must_use]
     pub fn transaction(mut self, options: TransactionOptions) -> Self {
         self.transaction = options;
+        self.given.transaction = true;
         self
     }
 
@@ -202,6 +211,7 @@ impl SessionOptions {
     #[must_use]
     pub fn autobegin(mut self, autobegin: bool) -> Self {
         self.autobegin = autobegin;
+        self.given.autobegin = true;
         self
     }
 
@@ -211,6 +221,18 @@ impl SessionOptions {
         self.fill.push(Arc::new(move |info| {
             info.insert(value.clone());
         }));
+        self
+    }
+
+    /// `other` where it says something, `self` elsewhere.
+    pub(crate) fn overridden_by(mut self, other: Self) -> Self {
+        if other.given.transaction {
+            self = self.transaction(other.transaction);
+        }
+        if other.given.autobegin {
+            self = self.autobegin(other.autobegin);
+        }
+        self.fill.extend(other.fill);
         self
     }
 

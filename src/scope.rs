@@ -52,13 +52,21 @@ impl<C: SessionConnection> Inner<C> {
 
     /// This thread's session, made if there is none.
     fn current(&self, place: Place) -> Result<Rc<Core<C>>> {
+        match self.found()? {
+            Some(core) => Ok(core),
+            None => self.add(self.options(), place),
+        }
+    }
+
+    /// This thread's session; `None` where one may be made.
+    fn found(&self) -> Result<Option<Rc<Core<C>>>> {
         if let Some(found) = local::top::<C>(self.id)? {
             if found.core.is_available() {
-                return Ok(found.core);
+                return Ok(Some(found.core));
             }
             match found.core.closed_at() {
                 _ if found.core.is_in_hook() => return Err(Error::InHook),
-                None => return Ok(found.core),
+                None => return Ok(Some(found.core)),
                 // Removed inside its extent: a new session there would not be the extent's.
                 Some(at) if found.extent => return Err(Error::SessionClosed { at }),
                 Some(_) => local::pull(&found.core),
@@ -67,7 +75,12 @@ impl<C: SessionConnection> Inner<C> {
         if self.strict.load(Ordering::Relaxed) {
             return Err(Error::NoScope);
         }
-        let core = self.make(self.options(), place)?;
+        Ok(None)
+    }
+
+    /// A session of this thread outside any extent.
+    fn add(&self, options: SessionOptions, place: Place) -> Result<Rc<Core<C>>> {
+        let core = self.make(options, place)?;
         local::push(self.id, &core, false)?;
         Ok(core)
     }
@@ -182,22 +195,19 @@ impl<C: SessionConnection> ScopedSession<C> {
         found.core.is_available().then(|| Session::of(found.core))
     }
 
-    /// Makes this thread's session with options of its own: `current_with(read_only())`.
+    /// Makes this thread's session with options of its own: `current_with(read_only())`. What they leave open is as
+    /// [configured](ScopedSession::configure).
     ///
     /// # Errors
     /// [`Error::AlreadyPresent`] if the thread has one: its options can't change any more. Else as
     /// [`current`](ScopedSession::current).
     #[track_caller]
     pub fn current_with(&self, options: impl Into<SessionOptions>) -> Result<Session<C>> {
-        if let Some(session) = self.try_current() {
-            return Err(Error::AlreadyPresent { at: session.made_at() });
+        if let Some(core) = self.inner.found()? {
+            return Err(Error::AlreadyPresent { at: core.made_at });
         }
-        if self.inner.strict.load(Ordering::Relaxed) {
-            return Err(Error::NoScope);
-        }
-        let core = self.inner.make(options.into(), Location::caller())?;
-        local::push(self.inner.id, &core, false)?;
-        Ok(Session::of(core))
+        let options = self.inner.options().overridden_by(options.into());
+        self.inner.add(options, Location::caller()).map(Session::of)
     }
 
     /// Whether this thread has an open session.

@@ -170,10 +170,12 @@ impl<C: SessionConnection> Session<C> {
         matches!(self.state(), SessionState::Idle | SessionState::Active | SessionState::RollbackOnly)
     }
 
-    /// Whether a transaction was begun: by `begin`, by a statement or by a hook; also if nothing was sent for it yet.
+    /// Whether a transaction was begun: by `begin`, by a statement, by a hook, or by the closure that owns the session
+    /// (`transaction`, `read`, `job`); also if nothing was sent for it yet.
     #[must_use]
     pub fn in_transaction(&self) -> bool {
-        self.core.begun_at().is_some()
+        let owned = self.core.has(Situation::Owned) && !self.core.has(Situation::Closed);
+        owned || self.core.begun_at().is_some()
     }
 
     /// Whether a savepoint is open.
@@ -317,7 +319,8 @@ impl<C: SessionConnection> Session<C> {
     /// `f` may return `()` or a `Result`; its error or panic is in the report of [`commit`](Session::commit).
     ///
     /// # Errors
-    /// [`Error::SessionClosed`]; [`Error::Configuration`] for more than 1 000 hooks in a transaction.
+    /// [`Error::SessionClosed`]; [`Error::AutobeginDisabled`] before `begin` where that is needed;
+    /// [`Error::Configuration`] for more than 1 000 hooks in a transaction.
     #[track_caller]
     pub fn on_commit<R: HookResult>(&self, f: impl FnOnce() -> R + 'static) -> Result<()> {
         let place = Location::caller();

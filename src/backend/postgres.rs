@@ -16,9 +16,6 @@ const MIGRATION_LOCK: i64 = 0x6473_5f6d_6967_7261;
 /// Waiting inside `pg_advisory_lock` would hold a snapshot that CREATE INDEX CONCURRENTLY waits for, so starters poll.
 const POLL: Duration = Duration::from_millis(25);
 
-/// After how long libpq gives up on a server that does not answer.
-const CONNECT_SECONDS: u32 = 30;
-
 impl SessionConnection for PgConnection {
     type RowMode = PgRowByRowLoadingMode;
 
@@ -29,16 +26,20 @@ impl SessionConnection for PgConnection {
     }
 
     fn prepare_url(url: &str) -> Result<PreparedUrl> {
-        // libpq waits for ever by default; the thread that connects would too.
-        if !url.contains("connect_timeout") {
-            let separator = match (url.contains("://"), url.contains('?')) {
-                (false, _) => ' ',
-                (true, false) => '?',
-                (true, true) => '&',
-            };
-            return Ok(PreparedUrl::plain(&format!("{url}{separator}connect_timeout={CONNECT_SECONDS}")));
+        // libpq waits for ever by default, for a server that does not answer and for one that no longer does.
+        let mut url = url.to_owned();
+        for (name, value) in [("connect_timeout", "30"), ("tcp_user_timeout", "30000")] {
+            if !url.contains(name) {
+                let separator = match (url.contains("://"), url.contains('?')) {
+                    (false, _) => ' ',
+                    (true, false) => '?',
+                    (true, true) => '&',
+                };
+                url.push(separator);
+                url.push_str(&format!("{name}={value}"));
+            }
         }
-        Ok(PreparedUrl::plain(url))
+        Ok(PreparedUrl::plain(&url))
     }
 
     fn configure(&mut self, _settings: &ConnectionSettings, _state: &mut Self::State) -> QueryResult<()> {

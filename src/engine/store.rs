@@ -43,9 +43,34 @@ impl<C: SessionConnection> Held<C> {
 
 pub(crate) enum Store<C: SessionConnection> {
     Shared(RwLock<Option<r2d2::Pool<Manager<C>>>>),
-    PerThread(Mutex<HashMap<ThreadId, Box<Slot<C>>>>),
+    PerThread(Mutex<Kept<C>>),
     Single(Mutex<Option<Box<Slot<C>>>>),
     None,
+}
+
+/// The connections of [`Strategy::PerThread`].
+pub(crate) struct Kept<C: SessionConnection> {
+    idle: HashMap<ThreadId, Box<Slot<C>>>,
+    /// How many are open: idle, on loan or being opened.
+    open: usize,
+}
+
+impl<C: SessionConnection> Default for Kept<C> {
+    fn default() -> Self {
+        Self { idle: HashMap::new(), open: 0 }
+    }
+}
+
+impl<C: SessionConnection> Kept<C> {
+    /// Counts one more; gives one to close where that would be too many. The caller has a permit, so not all are on loan.
+    fn make_room(&mut self, max_size: usize) -> Option<Box<Slot<C>>> {
+        let thread = if self.open >= max_size { self.idle.keys().next().copied() } else { None };
+        let evicted = thread.and_then(|thread| self.idle.remove(&thread));
+        if evicted.is_none() {
+            self.open += 1;
+        }
+        evicted
+    }
 }
 
 impl<C: SessionConnection> Store<C> {
@@ -68,20 +93,20 @@ impl<C: SessionConnection> Store<C> {
                     }
                 }
                 Self::PerThread(kept) => {
-                    let own = {
+                    let (own, evicted) = {
                         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                        let own = kept.remove(&std::thread::current().id());
-                        if own.is_none() && kept.len() >= max_size {
-                            let idle = kept.keys().next().copied();
-                            let evicted = idle.and_then(|thread| kept.remove(&thread));
-                            drop(kept);
-                            drop(evicted);
+                        match kept.idle.remove(&std::thread::current().id()) {
+                            Some(own) => (Some(own), None),
+                            None => (None, kept.make_room(max_size)),
                         }
-                        own
                     };
+                    // Closed outside the lock: it may wait for a server.
+                    drop(evicted);
                     Held::Own(match own {
                         Some(slot) => slot,
-                        None => connector.open_within(remaining(started, patience))?,
+                        None => {
+                            connector.open_within(remaining(started, patience)).inspect_err(|_| self.count_closed(1))?
+                        }
                     })
                 }
                 Self::Single(kept) => {
@@ -98,7 +123,7 @@ impl<C: SessionConnection> Store<C> {
                 Ok(()) => return Ok(held),
                 Err(error) => {
                     slot.broken = true;
-                    drop(held);
+                    self.give_back(held);
                     if started.elapsed() >= patience {
                         return Err(connector.refused(&error));
                     }
@@ -115,11 +140,16 @@ impl<C: SessionConnection> Store<C> {
             Held::Own(slot) => slot,
         };
         if !slot.is_clean() {
-            return;
+            drop(slot);
+            return self.count_closed(1);
         }
         let surplus = match self {
             Self::PerThread(kept) => {
-                kept.lock().unwrap_or_else(PoisonError::into_inner).insert(std::thread::current().id(), slot)
+                let thread = std::thread::current().id();
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let surplus = kept.idle.insert(thread, slot);
+                kept.open -= usize::from(surplus.is_some());
+                surplus
             }
             Self::Single(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).replace(slot),
             Self::Shared(_) | Self::None => Some(slot),
@@ -130,8 +160,14 @@ impl<C: SessionConnection> Store<C> {
     /// Closes the connection that is kept for this thread.
     pub(crate) fn forget_thread(&self) {
         if let Self::PerThread(kept) = self {
-            let own = kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&std::thread::current().id());
-            drop(own);
+            let own = kept.lock().unwrap_or_else(PoisonError::into_inner).idle.remove(&std::thread::current().id());
+            self.count_closed(usize::from(own.is_some()));
+        }
+    }
+
+    fn count_closed(&self, n: usize) {
+        if let Self::PerThread(kept) = self {
+            kept.lock().unwrap_or_else(PoisonError::into_inner).open -= n;
         }
     }
 
@@ -147,8 +183,8 @@ impl<C: SessionConnection> Store<C> {
                 }
             }
             Self::PerThread(kept) => {
-                let all = std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
-                drop(all);
+                let all = std::mem::take(&mut kept.lock().unwrap_or_else(PoisonError::into_inner).idle);
+                self.count_closed(all.len());
             }
             Self::Single(kept) => {
                 let one = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -164,7 +200,7 @@ impl<C: SessionConnection> Store<C> {
                 let pool = pool.read().unwrap_or_else(PoisonError::into_inner);
                 pool.as_ref().map_or(0, |pool| pool.state().idle_connections as usize)
             }
-            Self::PerThread(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            Self::PerThread(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).idle.len(),
             Self::Single(kept) => usize::from(kept.lock().unwrap_or_else(PoisonError::into_inner).is_some()),
             Self::None => 0,
         }

@@ -155,7 +155,8 @@ impl<C: SessionConnection> ScopedSession<C> {
     /// Ends what the job before left on this thread.
     fn clear_leaks(&self, place: Place) -> Result<()> {
         while let Some(found) = local::top::<C>(self.inner.id)? {
-            if found.extent {
+            // One that is held further up the stack was not left behind by anybody.
+            if found.extent || found.core.is_held() {
                 break;
             }
             let core = found.core;

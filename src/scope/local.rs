@@ -128,8 +128,15 @@ impl<C: SessionConnection> Pushed<C> {
         Ok(Self { core })
     }
 
-    /// For a session that is on the stack already.
+    /// For a session that is on the stack already: from now on it is the extent's.
     pub(crate) fn adopt(core: Rc<Core<C>>) -> Self {
+        let wanted = Rc::as_ptr(&core).cast::<()>();
+        let _ = LOCAL.try_with(|local| {
+            let mut stack = local.stack.borrow_mut();
+            if let Some(entry) = stack.iter_mut().rfind(|entry| Rc::as_ptr(&entry.core).cast::<()>() == wanted) {
+                entry.extent = true;
+            }
+        });
         Self { core }
     }
 

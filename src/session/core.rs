@@ -156,6 +156,11 @@ impl<C: SessionConnection> Core<C> {
         !self.has(Situation::Closed) && !self.has(Situation::InHook)
     }
 
+    /// In the middle of a call of its own: lent, or in its hooks.
+    pub(crate) fn is_held(&self) -> bool {
+        self.has(Situation::Lent) || self.has(Situation::InHook)
+    }
+
     pub(crate) fn state(&self) -> SessionState {
         let situations = self.situations.get();
         if situations.has(Situation::Closed) {
@@ -272,6 +277,14 @@ impl<C: SessionConnection> Core<C> {
         });
     }
 
+    /// Tells that something is over: it can't be used any more, so a handle that a listener kept answers `InHook`.
+    fn tell_over(&self, tell: impl FnMut(&dyn SessionListener<C>)) {
+        if self.watched.get() {
+            let _in_hook = InHook::start(self);
+            self.tell(tell);
+        }
+    }
+
     fn tell_with_session(&self, mut tell: impl FnMut(&dyn SessionListener<C>, &Session<C>)) {
         if self.watched.get()
             && let Some(session) = self.handle()
@@ -325,11 +338,17 @@ impl<C: SessionConnection> Core<C> {
         Ok(())
     }
 
-    fn begin_now(&self, place: Place) -> Result<()> {
-        if !self.options.autobegin && self.created.get().is_none() {
+    /// Makes the logical transaction where the session may do that by itself, or an extent has begun one.
+    fn autobegin(&self, place: Place) -> Result<()> {
+        if !self.options.autobegin && self.created.get().is_none() && self.finisher.get().is_none() {
             return Err(Error::AutobeginDisabled);
         }
         self.create(place);
+        Ok(())
+    }
+
+    fn begin_now(&self, place: Place) -> Result<()> {
+        self.autobegin(place)?;
         if self.has(Situation::Active) {
             // A listener of the creation has already used the session.
             return Ok(());
@@ -360,7 +379,8 @@ impl<C: SessionConnection> Core<C> {
             self.joined.set(joined);
             return Ok(());
         };
-        let mut second = false;
+        // Every kept connection may have died while it lay idle, as after a restart of the server.
+        let mut dead_at_most = engine.max_size();
         loop {
             let mut lease = engine.lease(&options, place, started)?;
             let Some(slot) = lease.slot() else { return Err(Error::ShutDown) };
@@ -372,9 +392,9 @@ impl<C: SessionConnection> Core<C> {
             slot.suspect = true;
             slot.broken = failure.is_closed_connection() || slot.conn.truth() != Truth::Ended;
             drop(lease);
-            // The connection died while it lay idle. Nothing was sent on it, so a second one may try.
-            if failure.is_closed_connection() && !second {
-                second = true;
+            // Nothing was sent on it but BEGIN, so another one may try.
+            if failure.is_closed_connection() && dead_at_most > 0 {
+                dead_at_most -= 1;
                 continue;
             }
             return Err(Error::Statement(failure));
@@ -630,8 +650,9 @@ impl<C: SessionConnection> Core<C> {
         }
         self.refresh();
         let info = self.transaction_info(n);
-        self.tell(|listener| listener.after_release(&info));
-        self.tell(|listener| listener.after_transaction_end(&info));
+        self.tell_over(|listener| listener.after_release(&info));
+        self.tell_over(|listener| listener.after_transaction_end(&info));
+        self.settle();
         Ok(())
     }
 
@@ -660,10 +681,11 @@ impl<C: SessionConnection> Core<C> {
         self.refresh();
         for depth in (n..n + ended.len()).rev() {
             let info = self.transaction_info(depth);
-            self.tell(|listener| listener.after_rollback(&info));
-            self.tell(|listener| listener.after_transaction_end(&info));
+            self.tell_over(|listener| listener.after_rollback(&info));
+            self.tell_over(|listener| listener.after_transaction_end(&info));
             self.tell_with_session(|listener, session| listener.after_soft_rollback(session, &info));
         }
+        self.settle();
         let hooks: Vec<Hook> = ended.into_iter().flat_map(|frame| frame.hooks).collect();
         if lost || self.has(Situation::Lost) {
             // The whole transaction is gone: these hooks run with the root's.
@@ -675,6 +697,9 @@ impl<C: SessionConnection> Core<C> {
 
     /// What a finished lending or hook run left to be done.
     fn settle(&self) {
+        if self.has(Situation::Lent) || self.has(Situation::InHook) {
+            return;
+        }
         if let Some(place) = self.close_at_return.take() {
             self.close(place);
         }
@@ -800,18 +825,20 @@ impl<C: SessionConnection> Core<C> {
         }
         let hooks: Vec<Hook> =
             frames.root.hooks.into_iter().chain(frames.savepoints.into_iter().flat_map(|frame| frame.hooks)).collect();
-        self.run_hooks(hooks, outcome)
+        let errors = self.run_hooks(hooks, outcome);
+        self.settle();
+        errors
     }
 
     fn tell_end(&self, outcome: Outcome, was_active: bool, depth: usize) {
         for level in (0..=depth).rev() {
             let info = self.transaction_info(level);
             match outcome {
-                Outcome::Committed => self.tell(|listener| listener.after_commit(&info)),
-                Outcome::RolledBack if was_active => self.tell(|listener| listener.after_rollback(&info)),
+                Outcome::Committed => self.tell_over(|listener| listener.after_commit(&info)),
+                Outcome::RolledBack if was_active => self.tell_over(|listener| listener.after_rollback(&info)),
                 _ => {}
             }
-            self.tell(|listener| listener.after_transaction_end(&info));
+            self.tell_over(|listener| listener.after_transaction_end(&info));
             if outcome == Outcome::RolledBack {
                 self.tell_with_session(|listener, session| listener.after_soft_rollback(session, &info));
             }
@@ -841,7 +868,7 @@ impl<C: SessionConnection> Core<C> {
         if self.has(Situation::Autocommit) {
             return Ok(self.run_hooks(vec![hook], Outcome::Committed));
         }
-        self.create(place);
+        self.autobegin(place)?;
         let mut frames = self.frames.borrow_mut();
         let hooks = &mut frames.innermost().hooks;
         if hooks.len() >= HOOKS_AT_MOST {
@@ -896,8 +923,12 @@ impl<C: SessionConnection> Core<C> {
             return Err(self.refuse(Refusal::SessionClosed));
         }
         self.created.set(self.created.get().or(Some(place)));
-        self.quiet.set(self.joins.get() == 0);
-        self.frames.borrow_mut().innermost().rollback_only.get_or_insert(Cause::new(reason, place));
+        {
+            let mut frames = self.frames.borrow_mut();
+            // Asked for in a savepoint or by a joined transaction, it is news to the extent's own code.
+            self.quiet.set(self.quiet.get() || (frames.savepoints.is_empty() && self.joins.get() == 0));
+            frames.innermost().rollback_only.get_or_insert(Cause::new(reason, place));
+        }
         self.refresh();
         Ok(())
     }
@@ -1032,6 +1063,26 @@ struct GiveBack<'a, C: SessionConnection>(&'a Core<C>);
 impl<C: SessionConnection> Drop for GiveBack<'_, C> {
     fn drop(&mut self) {
         self.0.give_connection_back();
+    }
+}
+
+/// Listeners hear of something that is over; ends with the call, whatever way that ends.
+struct InHook<'a, C: SessionConnection> {
+    core: &'a Core<C>,
+    outer: bool,
+}
+
+impl<'a, C: SessionConnection> InHook<'a, C> {
+    fn start(core: &'a Core<C>) -> Self {
+        let outer = core.has(Situation::InHook);
+        core.set(Situation::InHook, true);
+        Self { core, outer }
+    }
+}
+
+impl<C: SessionConnection> Drop for InHook<'_, C> {
+    fn drop(&mut self) {
+        self.core.set(Situation::InHook, self.outer);
     }
 }
 

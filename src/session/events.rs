@@ -101,7 +101,9 @@ impl StatementInfo {
     }
 }
 
-/// Hears what a session does. Every method does nothing by default; they run on the session's thread.
+/// Hears what a session does. Every method does nothing by default; they run on the session's thread. Where a method gets
+/// the session, it may use it; in the others a handle that the listener kept answers
+/// [`Error::InHook`](crate::Error::InHook), as that transaction or savepoint is over.
 ///
 /// The order is SQLAlchemy's `SessionEvents`: for a committed transaction `after_transaction_create`, `after_begin`,
 /// `before_commit`, `after_commit`, `after_transaction_end`; for a rolled-back one, level by level from the inside,

@@ -3,4 +3,6 @@
 pub(crate) use super::db;
 pub(crate) use crate::support::notes;
 
+mod extents;
+mod registry;
 mod transaction;
