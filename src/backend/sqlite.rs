@@ -196,9 +196,10 @@ impl SessionConnection for SqliteConnection {
             let _turn = MEMORY_MIGRATIONS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             return body(self);
         }
-        let mut lock = side_lock(&file, patience).map_err(refused)?;
+        let lock = side_lock(&file, patience).map_err(refused)?;
         let result = body(self);
-        lock.batch_execute("ROLLBACK").map_err(refused)?;
+        // Closing it gives the lock back.
+        drop(lock);
         result
     }
 }
