@@ -78,7 +78,7 @@ impl<C: SessionConnection> Connector<C> {
         let mut slot = Slot::new(conn);
         slot.conn.configure(&self.settings, &mut slot.state).map_err(|error| self.refused(&error))?;
         if let Some(setup) = &self.setup {
-            setup(&mut slot.conn).map_err(|error| self.refused(&error))?;
+            setup(&mut slot.conn).and_then(|()| end_left_open(&mut slot.conn)).map_err(|error| self.refused(&error))?;
         }
         slot.last_used = Instant::now();
         Ok(Box::new(slot))
@@ -108,6 +108,7 @@ impl<C: SessionConnection> Connector<C> {
             slot.conn.restore(&self.settings, &mut slot.state)?;
             if let Some(reset) = &self.reset {
                 reset(&mut slot.conn)?;
+                end_left_open(&mut slot.conn)?;
             }
             slot.touched = false;
         }
@@ -118,6 +119,14 @@ impl<C: SessionConnection> Connector<C> {
         let message = error.to_string().replace(&self.url.url, &self.shown_url);
         Error::Connect { url: self.shown_url.clone(), message }
     }
+}
+
+/// Rolls back what `setup` or `reset` left open: a session begins a transaction of its own, and joins none by accident.
+fn end_left_open<C: SessionConnection>(conn: &mut C) -> QueryResult<()> {
+    if crate::backend::unwind_to(conn, 0)? {
+        tracing::warn!("a transaction left open by the set-up of a connection was rolled back");
+    }
+    Ok(())
 }
 
 /// The URL without its password: `user:secret@host` becomes `user:***@host`, and so do `password=` parameters.

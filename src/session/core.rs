@@ -766,8 +766,11 @@ impl<C: SessionConnection> Core<C> {
     }
 
     pub(crate) fn invalidate(&self) -> Result<()> {
-        if self.decide(Operation::Rollback)? == Action::Rollback {
+        let action = self.decide(Operation::Rollback)?;
+        if action == Action::Rollback {
             self.discard_connection();
+        }
+        if matches!(action, Action::Rollback | Action::EndIdle) {
             self.roll_back_everything();
         }
         Ok(())

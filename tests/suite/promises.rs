@@ -4,5 +4,11 @@ pub(crate) use super::db;
 pub(crate) use crate::support::notes;
 
 mod extents;
+mod parity_events;
+mod parity_extents;
+mod parity_join;
+mod parity_scoping;
+mod parity_session;
+mod parity_transaction;
 mod registry;
 mod transaction;

@@ -1,0 +1,427 @@
+//! Blocks that end a transaction: SQLAlchemy's context managers and its recipe for joining blocks.
+
+use diesel_session::{Error, Result, SessionState};
+
+use super::db::{Database, Registry, Session, insert, stored, texts};
+
+/// Code of the user's that fails for a reason of its own.
+#[derive(Debug)]
+enum Failure {
+    Session(Error),
+    Forced,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Session(error)
+    }
+}
+
+/// A row without a text, which no database takes.
+fn insert_null(session: &Session) -> Result<usize> {
+    session.execute(diesel::sql_query("INSERT INTO notes (text, n) VALUES (NULL, 0)"))
+}
+
+// parity: ContextManagerPlusFutureTest::test_contextmanager_nested_rollback
+#[test]
+fn a_nested_block_that_fails_is_undone_and_the_next_one_works() {
+    let database = Database::new();
+    let registry = database.registry();
+    let session = Session::new(registry.engine());
+    let error = session.nested(insert_null).unwrap_err();
+    assert!(matches!(error, Error::Statement(_)), "{error}");
+    assert!(!session.in_nested_transaction());
+    session.nested(|session| insert(session, "u1")).unwrap();
+    assert_eq!(texts(&session), ["u1"]);
+    session.commit().unwrap();
+    assert_eq!(stored(&registry), ["u1"]);
+}
+
+// parity: ContextManagerPlusFutureTest::test_contextmanager_commit
+#[test]
+fn a_block_commits_at_its_end() {
+    let database = Database::new();
+    let registry = database.registry();
+    let session = registry.current().unwrap();
+    registry.transaction(|session| insert(session, "u1")).unwrap();
+    session.rollback().unwrap();
+    assert_eq!(stored(&registry), ["u1"]);
+}
+
+// parity: ContextManagerPlusFutureTest::test_contextmanager_rollback
+#[test]
+fn a_block_that_fails_is_rolled_back_and_the_next_one_works() {
+    let database = Database::new();
+    let registry = database.registry();
+    let error = registry.transaction(insert_null).unwrap_err();
+    assert!(matches!(error, Error::Statement(_)), "{error}");
+    assert!(stored(&registry).is_empty());
+    registry.transaction(|session| insert(session, "u1")).unwrap();
+    assert_eq!(stored(&registry), ["u1"]);
+}
+
+// parity: ContextManagerPlusFutureTest::test_explicit_begin
+#[test]
+fn an_explicit_begin_lasts_until_the_end_and_no_longer() {
+    let database = Database::new();
+    let registry = database.registry();
+    registry
+        .scope(|session| {
+            session.begin().unwrap();
+            assert!(session.in_transaction());
+            session.with_connection(|_| Ok(())).unwrap();
+            session.commit().unwrap();
+            assert!(!session.in_transaction());
+        })
+        .unwrap();
+    registry
+        .transaction(|session| -> Result<()> {
+            assert!(session.in_transaction());
+            session.with_connection(|_| Ok(()))
+        })
+        .unwrap();
+    assert!(!registry.has());
+}
+
+// parity: ContextManagerPlusFutureTest::test_no_double_begin_explicit
+#[test]
+fn a_second_begin_is_refused_and_the_first_goes_on() {
+    let database = Database::new();
+    let registry = database.registry();
+    registry
+        .scope(|session| {
+            session.begin().unwrap();
+            assert!(matches!(session.begin(), Err(Error::AlreadyBegun { .. })));
+            insert(session, "a").unwrap();
+            session.commit().unwrap();
+        })
+        .unwrap();
+    assert_eq!(stored(&registry), ["a"]);
+}
+
+// parity: ContextManagerPlusFutureTest::test_rollback_is_global
+#[test]
+fn a_rollback_inside_a_savepoint_ends_the_root() {
+    let database = Database::new();
+    let registry = database.registry();
+    let session = Session::new(registry.engine());
+    session.begin().unwrap();
+    insert(&session, "n1").unwrap();
+    let savepoint = session.begin_nested().unwrap();
+    insert(&session, "n2").unwrap();
+    insert(&session, "n3").unwrap();
+    assert_eq!(texts(&session).len(), 3);
+    session.rollback().unwrap();
+    assert!(!session.in_transaction() && !session.in_nested_transaction());
+    assert!(texts(&session).is_empty());
+    drop(savepoint);
+    assert!(session.in_transaction(), "the dead guard ended nothing");
+    session.commit().unwrap();
+    assert!(!session.in_transaction());
+}
+
+// parity: ContextManagerPlusFutureTest::test_session_as_ctx_manager_one
+#[test]
+fn leaving_a_session_without_commit_rolls_back() {
+    let database = Database::new();
+    let registry = database.registry();
+    let check = |session: &Session| {
+        assert!(!session.in_transaction());
+        insert(session, "user1").unwrap();
+        assert_eq!(texts(session), ["user1"]);
+        assert!(session.in_transaction());
+    };
+    let leaked = registry
+        .scope(|session| {
+            check(session);
+            session.clone()
+        })
+        .unwrap();
+    assert!(!leaked.in_transaction() && leaked.is_closed());
+    assert!(stored(&registry).is_empty());
+    {
+        let session = Session::new(registry.engine());
+        check(&session);
+    }
+    assert!(stored(&registry).is_empty());
+    check(&registry.current().unwrap());
+    registry.remove();
+    assert!(stored(&registry).is_empty());
+}
+
+/// What is done in the block, whether it fails there or after it, and what is stored then. Run with a session that the
+/// thread had before the block, and with one that the block makes.
+fn block(existing: bool, fails_inside: bool, fails_after: bool) -> Vec<String> {
+    let database = Database::new();
+    let registry = database.registry();
+    let before = existing.then(|| registry.current().unwrap());
+    let outcome = (|| -> Result<(), Failure> {
+        registry.transaction(|session| {
+            assert!(before.as_ref().is_none_or(|before| before == session));
+            insert(session, "user1")?;
+            assert_eq!(texts(session), ["user1"]);
+            if fails_inside { Err(Failure::Forced) } else { Ok(()) }
+        })?;
+        if fails_after { Err(Failure::Forced) } else { Ok(()) }
+    })();
+    match outcome {
+        Ok(()) => assert!(!fails_inside && !fails_after),
+        Err(Failure::Forced) => assert!(fails_inside || fails_after),
+        Err(Failure::Session(error)) => panic!("{error}"),
+    }
+    assert!(!registry.has());
+    stored(&registry)
+}
+
+// parity: ContextManagerPlusFutureTest::test_begin_context_manager
+// parity: ContextManagerPlusFutureTest::test_sessionmaker_begin_context_manager
+#[test]
+fn a_block_that_ends_well_is_committed() {
+    for existing in [true, false] {
+        assert_eq!(block(existing, false, false), ["user1"], "existing session: {existing}");
+    }
+}
+
+// parity: ContextManagerPlusFutureTest::test_begin_context_manager_rollback_trans
+// parity: ContextManagerPlusFutureTest::test_sessionmaker_begin_context_manager_rollback_trans
+#[test]
+fn a_failure_inside_the_block_rolls_it_back() {
+    for existing in [true, false] {
+        assert!(block(existing, true, false).is_empty(), "existing session: {existing}");
+    }
+}
+
+// parity: ContextManagerPlusFutureTest::test_begin_context_manager_rollback_outer
+// parity: ContextManagerPlusFutureTest::test_sessionmaker_begin_context_manager_rollback_outer
+#[test]
+fn a_failure_after_the_block_comes_too_late_to_undo_it() {
+    for existing in [true, false] {
+        assert_eq!(block(existing, false, true), ["user1"], "existing session: {existing}");
+    }
+}
+
+// parity: ContextManagerPlusFutureTest::test_interrupt_ctxmanager
+#[test]
+fn a_block_can_not_be_ended_from_inside_and_goes_on() {
+    for rollback in [true, false] {
+        for second in ["none", "execute", "begin"] {
+            for nested in [true, false] {
+                let case = format!("rollback {rollback}, then {second}, nested {nested}");
+                let database = Database::new();
+                let registry = database.registry();
+                registry
+                    .transaction(|session| -> Result<()> {
+                        let savepoint = if nested { Some(session.begin_nested()?) } else { None };
+                        insert(session, "10")?;
+                        let ended = match (savepoint, rollback) {
+                            (Some(savepoint), true) => savepoint.rollback(),
+                            (Some(savepoint), false) => savepoint.commit(),
+                            (None, true) => session.rollback(),
+                            (None, false) => session.commit().map(drop),
+                        };
+                        match ended {
+                            Ok(()) => assert!(nested, "{case}"),
+                            Err(error) => {
+                                assert!(!nested && matches!(error, Error::NotOwner { .. }), "{case}: {error}")
+                            }
+                        }
+                        assert_eq!(session.state(), SessionState::Active);
+                        match second {
+                            "execute" => drop(insert(session, "12")?),
+                            "begin" if nested => session.begin_nested()?.commit()?,
+                            "begin" => assert!(matches!(session.begin(), Err(Error::AlreadyBegun { .. })), "{case}"),
+                            _ => {}
+                        }
+                        insert(session, "14").map(drop)
+                    })
+                    .unwrap();
+                let first = !(nested && rollback);
+                let expected: Vec<&str> = [("10", first), ("12", second == "execute"), ("14", true)]
+                    .into_iter()
+                    .filter_map(|(text, there)| there.then_some(text))
+                    .collect();
+                assert_eq!(stored(&registry), expected, "{case}");
+            }
+        }
+    }
+}
+
+// parity: ContextManagerPlusFutureTest::test_rollback_exception_in_ctxmanager_error_message
+#[test]
+fn after_a_failure_in_a_block_every_use_and_the_end_name_it() {
+    for swallowed in [false, true] {
+        let database = Database::new();
+        let registry = database.registry();
+        let mut first = String::new();
+        let outcome = registry.transaction(|session| {
+            insert(session, "lost")?;
+            let error = insert_null(session).unwrap_err();
+            first = error.failure().unwrap().to_string();
+            let next = session.with_connection(|_| Ok(())).unwrap_err();
+            assert!(matches!(next, Error::PendingRollback { .. }));
+            assert!(next.to_string().contains(&first), "{next}");
+            if swallowed { Ok(()) } else { Err(error) }
+        });
+        let error = outcome.unwrap_err();
+        assert_eq!(matches!(error, Error::RolledBack { .. }), swallowed, "{error}");
+        assert!(error.to_string().contains(&first), "{error}");
+        assert!(stored(&registry).is_empty());
+    }
+}
+
+// parity: SubtransactionRecipeTest::test_recipe_heavy_nesting
+#[test]
+fn blocks_join_each_other_with_savepoints_in_between() {
+    let database = Database::new();
+    let registry = database.registry();
+    registry
+        .transaction(|session| -> Result<()> {
+            insert(session, "user1")?;
+            registry.transaction(|session| -> Result<()> {
+                let savepoint = session.begin_nested()?;
+                insert(session, "user2")?;
+                assert_eq!(texts(session).len(), 2);
+                savepoint.rollback()
+            })?;
+            registry.transaction(|session| -> Result<()> {
+                assert_eq!(texts(session).len(), 1);
+                insert(session, "user3").map(drop)
+            })?;
+            assert_eq!(texts(session).len(), 2);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(stored(&registry), ["user1", "user3"]);
+}
+
+// parity: SubtransactionRecipeTest::test_recipe_commit_one
+#[test]
+fn the_outermost_block_commits() {
+    let database = Database::new();
+    let registry = database.registry();
+    registry.transaction(|_| registry.transaction(|session| insert(session, "u1"))).unwrap();
+    assert_eq!(stored(&registry), ["u1"]);
+}
+
+// parity: SubtransactionRecipeTest::test_recipe_subtransaction_on_noautocommit
+#[test]
+fn a_block_inside_a_bare_transaction_is_refused_because_nobody_would_commit_it() {
+    let database = Database::new();
+    let registry = database.registry();
+    let session = registry.current().unwrap();
+    session.begin().unwrap();
+    let refused = registry.transaction(|session| insert(session, "u1"));
+    assert!(matches!(refused, Err(Error::AlreadyBegun { .. })));
+    assert!(session.in_transaction() && !session.is_closed());
+    insert(&session, "u2").unwrap();
+    session.rollback().unwrap();
+    assert!(texts(&session).is_empty());
+    registry.remove();
+}
+
+// parity: SubtransactionRecipeTest::test_recipe_mixed_transaction_control
+#[test]
+fn begins_savepoints_and_blocks_mix_where_somebody_commits() {
+    let database = Database::new();
+    let registry = database.registry();
+    let session = registry.current().unwrap();
+    session.begin().unwrap();
+    let savepoint = session.begin_nested().unwrap();
+    let refused = registry.transaction(|session| insert(session, "u1"));
+    assert!(matches!(refused, Err(Error::AlreadyBegun { .. })));
+    assert!(matches!(session.commit(), Err(Error::SavepointOpen { .. })));
+    insert(&session, "u1").unwrap();
+    savepoint.commit().unwrap();
+    session.commit().unwrap();
+    session.commit().unwrap();
+    assert_eq!(texts(&session), ["u1"]);
+    session.rollback().unwrap();
+    registry.remove();
+
+    let joined = |registry: &Registry| registry.transaction(|session| insert(session, "u2"));
+    registry
+        .transaction(|session| -> Result<()> {
+            let savepoint = session.begin_nested()?;
+            joined(&registry)?;
+            savepoint.commit()?;
+            assert!(session.in_transaction() && !session.in_nested_transaction());
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(stored(&registry), ["u1", "u2"]);
+}
+
+// parity: SubtransactionRecipeTest::test_recipe_error_on_using_inactive_session_commands
+// parity: SubtransactionRecipeTest::test_recipe_multi_nesting
+#[test]
+fn an_inner_block_that_fails_dooms_the_outer_even_where_the_error_is_swallowed() {
+    let database = Database::new();
+    let registry = database.registry();
+    for uses_it in [true, false] {
+        let outcome = registry.transaction(|session| -> Result<()> {
+            assert!(session.in_transaction());
+            let inner = registry.transaction(|session| {
+                assert!(session.in_transaction());
+                if uses_it {
+                    insert(session, "u1")?;
+                }
+                Err::<(), _>(Failure::Forced)
+            });
+            assert!(matches!(inner, Err(Failure::Forced)));
+            assert!(session.in_transaction());
+            assert_eq!(session.state(), SessionState::RollbackOnly);
+            insert(session, "u2").map(drop)
+        });
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, Error::RolledBack { .. }), "{error}");
+        assert!(error.to_string().contains("joined"), "{error}");
+        assert!(!registry.has());
+    }
+    assert!(stored(&registry).is_empty());
+
+    let outcome = registry.transaction(|session| -> Result<()> {
+        insert(session, "kept")?;
+        let tried = session.nested(|_| {
+            registry.transaction(|session| {
+                insert(session, "undone")?;
+                Err::<(), _>(Failure::Forced)
+            })
+        });
+        assert!(matches!(tried, Err(Failure::Forced)));
+        assert_eq!(session.state(), SessionState::Active);
+        Ok(())
+    });
+    outcome.unwrap();
+    assert_eq!(stored(&registry), ["kept"]);
+}
+
+// parity: SubtransactionRecipeTest::test_recipe_deactive_status_check
+#[test]
+fn a_rollback_in_a_joined_block_is_refused_and_asked_for_in_another_way() {
+    let database = Database::new();
+    let registry = database.registry();
+    registry
+        .transaction(|session| -> Result<()> {
+            registry.transaction(|session| -> Result<()> {
+                insert(session, "a")?;
+                assert!(matches!(session.rollback(), Err(Error::NotOwner { .. })));
+                assert!(session.in_transaction());
+                Ok(())
+            })?;
+            assert!(session.in_transaction());
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(stored(&registry), ["a"]);
+
+    let outcome = registry.transaction(|session| -> Result<()> {
+        insert(session, "b")?;
+        session.set_rollback_only("not wanted")
+    });
+    outcome.unwrap();
+    assert_eq!(stored(&registry), ["a"]);
+    let session = registry.current().unwrap();
+    assert!(!session.in_transaction());
+    session.commit().unwrap();
+    registry.remove();
+}
