@@ -391,7 +391,8 @@ pub enum Error {
 }
 
 fn statement_hint(failure: &Failure) -> &'static str {
-    if matches!(failure.error(), DieselError::DatabaseError(..)) {
+    let is_violation = statement_class(failure) == ErrorClass::Statement;
+    if is_violation && !matches!(failure.error(), DieselError::NotFound) {
         "; to try something that may fail and go on, wrap it in `session.nested(|s| …)`"
     } else {
         ""
