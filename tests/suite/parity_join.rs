@@ -1,4 +1,5 @@
 //! Sessions on a connection that somebody else made and may have begun on.
+#![allow(clippy::type_complexity)]
 
 use std::cell::RefCell;
 

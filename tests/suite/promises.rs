@@ -4,11 +4,15 @@ pub(crate) use super::db;
 pub(crate) use crate::support::notes;
 
 mod extents;
+mod parity_autobegin;
+mod parity_blocks;
 mod parity_events;
 mod parity_extents;
+mod parity_failures;
 mod parity_join;
 mod parity_scoping;
 mod parity_session;
+mod parity_statements;
 mod parity_transaction;
 mod registry;
 mod transaction;
