@@ -274,7 +274,7 @@ fn client(server: SocketAddr, number: usize) -> io::Result<Seen> {
         seen.wrong.push(format!("client {number}: founder: {founder}"));
     }
     seen.founder = founder == "OK";
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         // This one hangs up without a word.
         return Ok(seen);
     }

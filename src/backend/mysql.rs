@@ -19,7 +19,9 @@ commands! {
     Rollback = "ROLLBACK";
 }
 
-/// The name of the lock that starters take turns with. GET_LOCK is per node on Galera.
+/// The name of the lock that starters take turns with, followed by the database's: hashed, because MySQL refuses names of
+/// more than 64 characters (MySQL docs, "Locking Functions") and a database's may have as many. GET_LOCK is per node on
+/// Galera.
 const MIGRATION_LOCK: &str = "diesel_session_migrate";
 
 /// What the server can do.
@@ -146,7 +148,7 @@ impl SessionConnection for MysqlConnection {
             |error: diesel::result::Error| Error::Migration(format!("the migration lock could not be taken: {error}"));
         let started = Instant::now();
         let take = format!(
-            "SELECT CAST(GET_LOCK(concat('{MIGRATION_LOCK}.', coalesce(database(), '')), 1) AS SIGNED) AS value"
+            "SELECT CAST(GET_LOCK(concat('{MIGRATION_LOCK}.', md5(coalesce(database(), ''))), 1) AS SIGNED) AS value"
         );
         while diesel::sql_query(&take).get_result::<Number>(self).map_err(refused)?.value != Some(1) {
             if started.elapsed() >= patience {
@@ -155,7 +157,8 @@ impl SessionConnection for MysqlConnection {
         }
         let result = body(self);
         // Where this fails the connection is dead, so the server has given the lock back: what `body` says is the answer.
-        let _ = self.batch_execute(&format!("DO RELEASE_LOCK(concat('{MIGRATION_LOCK}.', coalesce(database(), '')))"));
+        let _ =
+            self.batch_execute(&format!("DO RELEASE_LOCK(concat('{MIGRATION_LOCK}.', md5(coalesce(database(), ''))))"));
         result
     }
 }

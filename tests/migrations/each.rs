@@ -59,20 +59,23 @@ fn a_migration_that_comes_later_is_the_only_one_that_is_pending() {
 #[test]
 fn threads_of_one_engine_that_start_at_once_apply_each_migration_once() {
     const THREADS: usize = 8;
-    let database = Database::new();
-    let engine = database.builder().build().unwrap();
-    let barrier = Arc::new(Barrier::new(THREADS));
-    let threads: Vec<_> = (0..THREADS)
-        .map(|_| {
-            let (engine, barrier) = (engine.clone(), Arc::clone(&barrier));
-            std::thread::spawn(move || {
-                barrier.wait();
-                engine.run_migrations(OWN)
+    const ROUNDS: usize = 5;
+    for round in 0..ROUNDS {
+        let database = Database::new();
+        let engine = database.builder().build().unwrap();
+        let barrier = Arc::new(Barrier::new(THREADS));
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let (engine, barrier) = (engine.clone(), Arc::clone(&barrier));
+                std::thread::spawn(move || {
+                    barrier.wait();
+                    engine.run_migrations(OWN)
+                })
             })
-        })
-        .collect();
-    let applied: Vec<String> = threads.into_iter().flat_map(|thread| thread.join().unwrap().unwrap()).collect();
-    assert_eq!(applied, ["20260101000000"]);
+            .collect();
+        let applied: Vec<String> = threads.into_iter().flat_map(|thread| thread.join().unwrap().unwrap()).collect();
+        assert_eq!(applied, ["20260101000000"], "round {round}");
+    }
 }
 
 #[test]
