@@ -110,11 +110,28 @@ impl Gate {
 
 /// A connection on loan for one transaction, with the right to hold it.
 pub(crate) struct Lease<C: SessionConnection> {
-    held: Option<Held<C>>,
     engine: Engine<C>,
-    /// Given back after the connection, in this order: the connection's place, then the gate.
-    _connection: Permit,
-    _gate: Option<Permit>,
+    gate: Option<Permit>,
+    connection: Option<Permit>,
+    held: Option<Held<C>>,
+}
+
+/// Gives the rights back when the connection has gone, also if closing it panicked.
+struct Rights<'a, C: SessionConnection> {
+    engine: &'a Inner<C>,
+    gate: Option<Permit>,
+    connection: Option<Permit>,
+}
+
+impl<C: SessionConnection> Drop for Rights<'_, C> {
+    fn drop(&mut self) {
+        if let Some(permit) = self.connection.take() {
+            self.engine.turnstiles.give_back(permit);
+        }
+        if let (Some(permit), Some(gate)) = (self.gate.take(), &self.engine.gate) {
+            gate.turnstiles.give_back(permit);
+        }
+    }
 }
 
 impl<C: SessionConnection> Lease<C> {
@@ -125,19 +142,20 @@ impl<C: SessionConnection> Lease<C> {
 
 impl<C: SessionConnection> Drop for Lease<C> {
     fn drop(&mut self) {
+        let engine = &*self.engine.inner;
+        let _rights = Rights { engine, gate: self.gate.take(), connection: self.connection.take() };
         if let Some(mut held) = self.held.take() {
             let slot = held.slot();
             slot.last_used = Instant::now();
-            let inner = &self.engine.inner;
             // A thread whose destructors have come this far asks for no connection again.
-            let ends = inner.keeps_threads && AT_THREAD_END.try_with(|_| ()).is_err();
-            if ends || inner.closed.load(Ordering::Relaxed) {
+            let ends = engine.keeps_threads && AT_THREAD_END.try_with(|_| ()).is_err();
+            if ends || engine.closed.load(Ordering::Relaxed) {
                 slot.broken = true;
             }
-            inner.store.give_back(held);
+            engine.store.give_back(held);
             // Closed in between: `close` may have looked before the connection was back.
-            if inner.closed.load(Ordering::Relaxed) {
-                inner.store.close();
+            if engine.closed.load(Ordering::Relaxed) {
+                engine.store.close();
             }
         }
     }
@@ -223,16 +241,17 @@ impl<C: SessionConnection> Engine<C> {
             GateRule::Writers => !options.read_only && options.begin_mode != Some(crate::options::BeginMode::Deferred),
             GateRule::All => true,
         };
-        let gate = match &inner.gate {
-            Some(gate) if needs_gate => Some(gate.turnstiles.pass(Request { name: gate.name, ..request })?),
-            _ => None,
-        };
-        let connection = inner.turnstiles.pass(request)?;
-        let held = inner.store.take(&inner.connector, started, inner.patience, inner.max_size)?;
+        let thread = std::thread::current();
+        let mut lease = Lease { engine: self.clone(), gate: None, connection: None, held: None };
+        if let (Some(gate), true) = (&inner.gate, needs_gate) {
+            lease.gate = Some(gate.turnstiles.pass(Request { name: gate.name, ..request }, thread.clone())?);
+        }
+        lease.connection = Some(inner.turnstiles.pass(request, thread)?);
+        lease.held = Some(inner.store.take(&inner.connector, started, inner.patience, inner.max_size)?);
         if inner.keeps_threads {
             self.forget_thread_at_its_end();
         }
-        Ok(Lease { held: Some(held), engine: self.clone(), _connection: connection, _gate: gate })
+        Ok(lease)
     }
 
     /// A connection of its own, outside the pool, for migrations.

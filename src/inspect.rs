@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::ThreadId;
+use std::thread::{Thread, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::place::Place;
@@ -246,9 +246,8 @@ impl fmt::Display for InspectReport {
 /// What a session tells the registry about itself, readable from every thread.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    pub(crate) id: u64,
-    thread: ThreadId,
-    thread_name: Option<Box<str>>,
+    id: u64,
+    thread: Thread,
     made_at: Place,
     progress: Mutex<Progress>,
 }
@@ -263,11 +262,9 @@ struct Progress {
 
 impl Entry {
     pub(crate) fn new(id: u64, made_at: Place) -> Arc<Self> {
-        let thread = std::thread::current();
         Arc::new(Self {
             id,
-            thread: thread.id(),
-            thread_name: thread.name().map(Box::from),
+            thread: std::thread::current(),
             made_at,
             progress: Mutex::new(Progress { state: SessionState::Idle, begun: None, last: None, statements: 0 }),
         })
@@ -301,7 +298,7 @@ impl Entry {
         let progress = *self.progress();
         SessionReport {
             id: self.id,
-            thread: thread_label(self.thread, self.thread_name.as_deref()),
+            thread: thread_label(self.thread.id(), self.thread.name()),
             state: progress.state,
             made_at: self.made_at.to_string(),
             begun_at: progress.begun.map(|(place, _)| place.to_string()),
@@ -315,6 +312,6 @@ impl Entry {
     pub(crate) fn holder(&self) -> Option<Holder> {
         let progress = *self.progress();
         let (place, at) = progress.begun?;
-        Some(Holder::new(self.thread, self.thread_name.as_deref(), place, at))
+        Some(Holder::new(self.thread.id(), self.thread.name(), place, at))
     }
 }

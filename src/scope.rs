@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use crate::backend::SessionConnection;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::inspect::InspectReport;
 use crate::options::SessionOptions;
 use crate::place::Place;
-use crate::session::core::Core;
+use crate::session::core::{Core, Listeners};
 use crate::session::table::SessionTable;
 use crate::session::{Session, SessionListener};
 
@@ -28,25 +28,33 @@ use local::RegistryId;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-type Listeners<C> = Arc<[Arc<dyn SessionListener<C> + Send + Sync>]>;
+/// What sessions are made from.
+struct Template<C: SessionConnection> {
+    options: SessionOptions,
+    listeners: Listeners<C>,
+}
 
 pub(crate) struct Inner<C: SessionConnection> {
     id: RegistryId,
     engine: Engine<C>,
     strict: AtomicBool,
-    options: RwLock<SessionOptions>,
-    listeners: RwLock<Listeners<C>>,
+    template: RwLock<Template<C>>,
     table: Arc<SessionTable>,
 }
 
 impl<C: SessionConnection> Inner<C> {
-    fn options(&self) -> SessionOptions {
-        self.options.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn template(&self) -> RwLockReadGuard<'_, Template<C>> {
+        self.template.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn make(&self, options: SessionOptions, place: Place) -> Result<Rc<Core<C>>> {
+    /// A session; `change` gets the registry's options and says which it is to have.
+    fn make(&self, change: impl FnOnce(SessionOptions) -> SessionOptions, place: Place) -> Result<Rc<Core<C>>> {
+        let (options, listeners) = {
+            let template = self.template();
+            (template.options.clone(), template.listeners.clone())
+        };
+        let options = change(options);
         options.transaction.check()?;
-        let listeners = Arc::clone(&self.listeners.read().unwrap_or_else(PoisonError::into_inner));
         Ok(Core::new(Some(self.engine.clone()), options, Some(Arc::clone(&self.table)), listeners, place, None))
     }
 
@@ -54,7 +62,7 @@ impl<C: SessionConnection> Inner<C> {
     fn current(&self, place: Place) -> Result<Rc<Core<C>>> {
         match self.found()? {
             Some(core) => Ok(core),
-            None => self.add(self.options(), place),
+            None => self.add(|options| options, place),
         }
     }
 
@@ -79,8 +87,8 @@ impl<C: SessionConnection> Inner<C> {
     }
 
     /// A session of this thread outside any extent.
-    fn add(&self, options: SessionOptions, place: Place) -> Result<Rc<Core<C>>> {
-        let core = self.make(options, place)?;
+    fn add(&self, change: impl FnOnce(SessionOptions) -> SessionOptions, place: Place) -> Result<Rc<Core<C>>> {
+        let core = self.make(change, place)?;
         local::push(self.id, &core, false)?;
         Ok(core)
     }
@@ -140,8 +148,7 @@ impl<C: SessionConnection> ScopedSession<C> {
                 id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
                 engine,
                 strict: AtomicBool::new(false),
-                options: RwLock::default(),
-                listeners: RwLock::new([].into()),
+                template: RwLock::new(Template { options: SessionOptions::new(), listeners: None }),
                 table: Arc::default(),
             }),
         }
@@ -206,8 +213,8 @@ impl<C: SessionConnection> ScopedSession<C> {
         if let Some(core) = self.inner.found()? {
             return Err(Error::AlreadyPresent { at: core.made_at });
         }
-        let options = self.inner.options().overridden_by(options.into());
-        self.inner.add(options, Location::caller()).map(Session::of)
+        let options = options.into();
+        self.inner.add(|configured| configured.overridden_by(options), Location::caller()).map(Session::of)
     }
 
     /// Whether this thread has an open session.
@@ -242,17 +249,19 @@ impl<C: SessionConnection> ScopedSession<C> {
         if let Some(session) = self.try_current() {
             return Err(Error::AlreadyPresent { at: session.made_at() });
         }
-        let options = change(self.inner.options());
+        let options = self.inner.template().options.clone();
+        let options = change(options);
         options.transaction.check()?;
-        *self.inner.options.write().unwrap_or_else(PoisonError::into_inner) = options;
+        self.inner.template.write().unwrap_or_else(PoisonError::into_inner).options = options;
         Ok(())
     }
 
     /// Tells `listener` what the sessions made from now on do.
     pub fn listen(&self, listener: impl SessionListener<C> + Send + Sync + 'static) {
-        let mut listeners = self.inner.listeners.write().unwrap_or_else(PoisonError::into_inner);
         let listener: Arc<dyn SessionListener<C> + Send + Sync> = Arc::new(listener);
-        *listeners = listeners.iter().cloned().chain([listener]).collect();
+        let mut template = self.inner.template.write().unwrap_or_else(PoisonError::into_inner);
+        let known = template.listeners.iter().flat_map(|listeners| listeners.iter()).cloned();
+        template.listeners = Some(known.chain([listener]).collect());
     }
 
     /// Ends this thread's session: rolls back what is open, gives the connection back, closes every handle. Does nothing

@@ -116,7 +116,7 @@ impl<C: SessionConnection> Session<C> {
     #[track_caller]
     #[must_use]
     pub fn new(engine: &Engine<C>) -> Self {
-        let core = Core::new(Some(engine.clone()), SessionOptions::new(), None, [].into(), Location::caller(), None);
+        let core = Core::new(Some(engine.clone()), SessionOptions::new(), None, None, Location::caller(), None);
         Self::of(core)
     }
 
@@ -128,7 +128,7 @@ impl<C: SessionConnection> Session<C> {
     pub fn with_options(engine: &Engine<C>, options: impl Into<SessionOptions>) -> Result<Self> {
         let options = options.into();
         options.transaction.check()?;
-        Ok(Self::of(Core::new(Some(engine.clone()), options, None, [].into(), Location::caller(), None)))
+        Ok(Self::of(Core::new(Some(engine.clone()), options, None, None, Location::caller(), None)))
     }
 
     /// A session on a connection that somebody else made, perhaps with a transaction open on it.
@@ -137,7 +137,7 @@ impl<C: SessionConnection> Session<C> {
     #[must_use]
     pub fn join(connection: C, mode: JoinMode) -> Self {
         let joined = Some((connection, mode));
-        Self::of(Core::new(None, SessionOptions::new(), None, [].into(), Location::caller(), joined))
+        Self::of(Core::new(None, SessionOptions::new(), None, None, Location::caller(), joined))
     }
 
     /// Closes a [joined](Session::join) session as [`close`](Session::close) does and gives its connection back. `None`

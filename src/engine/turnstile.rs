@@ -106,18 +106,12 @@ pub(crate) struct Turnstiles {
     state: Mutex<State>,
 }
 
-/// The right to go on; given back on drop.
+/// The right to go on. Whoever has it [gives it back](Turnstiles::give_back).
 #[derive(Debug)]
+#[must_use]
 pub(crate) struct Permit {
-    turnstiles: Arc<Turnstiles>,
     name: Name,
     id: u64,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.turnstiles.give_back(self.name, self.id);
-    }
 }
 
 /// What a thread asks a turnstile for.
@@ -156,8 +150,7 @@ impl Turnstiles {
     }
 
     /// Waits until there is room, at most until the request's patience ends.
-    pub(crate) fn pass(self: &Arc<Self>, request: Request) -> Result<Permit, Error> {
-        let thread = std::thread::current();
+    pub(crate) fn pass(&self, request: Request, thread: Thread) -> Result<Permit, Error> {
         let mut state = self.lock();
         state.next += 1;
         let id = state.next;
@@ -165,18 +158,14 @@ impl Turnstiles {
         let overdue = turnstile.queue.front().is_some_and(|waiter| waiter.since.elapsed() >= BARGING);
         if !overdue && turnstile.room_for(thread.id()) {
             turnstile.holders.push(Ticket { id, thread, place: request.place, since: request.started });
-            return Ok(self.permit(request.name, id));
+            return Ok(Permit { name: request.name, id });
         }
         self.wait(state, request, id, &thread)
     }
 
-    fn permit(self: &Arc<Self>, name: Name, id: u64) -> Permit {
-        Permit { turnstiles: Arc::clone(self), name, id }
-    }
-
     #[cold]
     fn wait(
-        self: &Arc<Self>,
+        &self,
         mut state: MutexGuard<'_, State>,
         request: Request,
         id: u64,
@@ -210,7 +199,7 @@ impl Turnstiles {
             let Some(turnstile) = state.get(request.name) else { return Err(Error::ShutDown) };
             // Given by the one before us, in our name.
             if turnstile.holders.iter().any(|ticket| ticket.id == id) {
-                return Ok(self.permit(request.name, id));
+                return Ok(Permit { name: request.name, id });
             }
             let is_first_in_line = turnstile
                 .queue
@@ -226,7 +215,7 @@ impl Turnstiles {
                     since: Instant::now(),
                 });
                 self.invite(&mut state, request.name);
-                return Ok(self.permit(request.name, id));
+                return Ok(Permit { name: request.name, id });
             }
             let now = Instant::now();
             if now >= deadline {
@@ -244,7 +233,8 @@ impl Turnstiles {
         }
     }
 
-    fn give_back(&self, name: Name, id: u64) {
+    pub(crate) fn give_back(&self, permit: Permit) {
+        let Permit { name, id } = permit;
         let mut state = self.lock();
         let Some(turnstile) = state.get(name) else { return };
         if let Some(position) = turnstile.holders.iter().position(|ticket| ticket.id == id) {

@@ -21,7 +21,7 @@ impl<C: SessionConnection> ScopedSession<C> {
     #[track_caller]
     pub fn scope<R>(&self, f: impl FnOnce(&Session<C>) -> R) -> Result<R> {
         let place = Location::caller();
-        let pushed = self.fresh(self.inner.options(), None, place)?;
+        let pushed = self.fresh(|options| options, None, place)?;
         let result = catch_unwind(AssertUnwindSafe(|| f(&Session::of(Rc::clone(pushed.core())))));
         pushed.core().close(place);
         drop(pushed);
@@ -87,11 +87,11 @@ impl<C: SessionConnection> ScopedSession<C> {
                 return finish(Pushed::adopt(core), place, f);
             }
         }
-        let mut session = self.inner.options();
-        if let Some(options) = options {
-            session = session.transaction(options);
-        }
-        let pushed = self.fresh(session.autobegin(true), Some(Finisher { place, owns: true }), place)?;
+        let change = |session: SessionOptions| match options {
+            Some(options) => session.autobegin(true).transaction(options),
+            None => session.autobegin(true),
+        };
+        let pushed = self.fresh(change, Some(Finisher { place, owns: true }), place)?;
         finish(pushed, place, f)
     }
 
@@ -108,8 +108,8 @@ impl<C: SessionConnection> ScopedSession<C> {
         {
             return f(&Session::of(found.core));
         }
-        let options = self.inner.options().autobegin(true).transaction(read_only());
-        let pushed = self.fresh(options, Some(Finisher { place, owns: true }), place)?;
+        let change = |options: SessionOptions| options.autobegin(true).transaction(read_only());
+        let pushed = self.fresh(change, Some(Finisher { place, owns: true }), place)?;
         finish(pushed, place, f)
     }
 
@@ -123,7 +123,7 @@ impl<C: SessionConnection> ScopedSession<C> {
     pub fn job<T, E: From<Error>>(&self, f: impl FnOnce(&Session<C>) -> Result<T, E>) -> Result<T, E> {
         let place = Location::caller();
         self.clear_leaks(place)?;
-        let pushed = self.fresh(self.inner.options().autobegin(true), Some(Finisher { place, owns: true }), place)?;
+        let pushed = self.fresh(|options| options.autobegin(true), Some(Finisher { place, owns: true }), place)?;
         finish(pushed, place, f)
     }
 
@@ -141,13 +141,18 @@ impl<C: SessionConnection> ScopedSession<C> {
     ) -> Result<T, E> {
         let place = Location::caller();
         self.clear_leaks(place)?;
-        let options = self.inner.options().autobegin(true).transaction(options);
-        let pushed = self.fresh(options, Some(Finisher { place, owns: false }), place)?;
+        let change = |session: SessionOptions| session.autobegin(true).transaction(options);
+        let pushed = self.fresh(change, Some(Finisher { place, owns: false }), place)?;
         finish(pushed, place, f)
     }
 
-    fn fresh(&self, options: SessionOptions, finisher: Option<Finisher>, place: Place) -> Result<Pushed<C>> {
-        let core = self.inner.make(options, place)?;
+    fn fresh(
+        &self,
+        change: impl FnOnce(SessionOptions) -> SessionOptions,
+        finisher: Option<Finisher>,
+        place: Place,
+    ) -> Result<Pushed<C>> {
+        let core = self.inner.make(change, place)?;
         core.set_finisher(finisher);
         Pushed::new(self.inner.id, core)
     }

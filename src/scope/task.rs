@@ -71,7 +71,7 @@ impl<C: SessionConnection, F: Future> Future for ScopedFuture<C, F> {
         let this = &mut *self;
         let core = match &this.core {
             Some(core) => Rc::clone(core),
-            None => match this.registry.inner.make(this.registry.inner.options(), Location::caller()) {
+            None => match this.registry.inner.make(|options| options, Location::caller()) {
                 Ok(core) => Rc::clone(this.core.insert(core)),
                 Err(error) => return Poll::Ready(Err(error)),
             },

@@ -15,7 +15,7 @@ use super::frames::Frames;
 use super::hooks::{Committed, Hook, HookError, Outcome};
 use super::join::{JoinMode, Joined};
 use super::state::{Action, Operation, Refusal, Situation, Situations};
-use super::table::SessionTable;
+use super::table::{Seat, SessionTable};
 use crate::backend::{SessionConnection, Truth};
 use crate::engine::{ConnectionSlot, Engine, Lease, truth_after};
 use crate::error::{Cause, Error, Failure, Reason, Result};
@@ -52,6 +52,9 @@ pub(crate) struct Finisher {
     pub(crate) owns: bool,
 }
 
+/// The listeners of a registry; none while nobody listens.
+pub(crate) type Listeners<C> = Option<Arc<[Arc<dyn SessionListener<C> + Send + Sync>]>>;
+
 pub(crate) struct Core<C: SessionConnection> {
     pub(crate) id: u64,
     engine: Option<Engine<C>>,
@@ -77,12 +80,13 @@ pub(crate) struct Core<C: SessionConnection> {
     close_at_return: Cell<Option<Place>>,
     hook_queue: RefCell<Option<VecDeque<Hook>>>,
     listeners: RefCell<Vec<Rc<dyn SessionListener<C>>>>,
-    shared_listeners: Arc<[Arc<dyn SessionListener<C> + Send + Sync>]>,
+    shared_listeners: Listeners<C>,
     watched: Cell<bool>,
     asking: Cell<bool>,
     me: Weak<Self>,
     pub(crate) entry: Arc<Entry>,
     table: Option<Arc<SessionTable>>,
+    seat: Option<Seat>,
     pub(crate) info: Info,
 }
 
@@ -91,15 +95,13 @@ impl<C: SessionConnection> Core<C> {
         engine: Option<Engine<C>>,
         options: SessionOptions,
         table: Option<Arc<SessionTable>>,
-        shared_listeners: Arc<[Arc<dyn SessionListener<C> + Send + Sync>]>,
+        shared_listeners: Listeners<C>,
         place: Place,
         joined: Option<(C, JoinMode)>,
     ) -> Rc<Self> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let entry = Entry::new(id, place);
-        if let Some(table) = &table {
-            table.insert(&entry);
-        }
+        let seat = table.as_ref().map(|table| table.insert(&entry));
         let info = Info::default();
         options.fill(&info);
         let (connection, join_mode) = match joined {
@@ -127,12 +129,13 @@ impl<C: SessionConnection> Core<C> {
             close_at_return: Cell::new(None),
             hook_queue: RefCell::default(),
             listeners: RefCell::default(),
-            watched: Cell::new(!shared_listeners.is_empty()),
+            watched: Cell::new(shared_listeners.is_some()),
             shared_listeners,
             asking: Cell::new(false),
             me: Weak::clone(me),
             entry,
             table,
+            seat,
             info,
         })
     }
@@ -263,7 +266,7 @@ impl<C: SessionConnection> Core<C> {
         if !self.watched.get() {
             return Ok(());
         }
-        for listener in self.shared_listeners.iter() {
+        for listener in self.shared_listeners.iter().flat_map(|listeners| listeners.iter()) {
             tell(&**listener)?;
         }
         let own = self.listeners.borrow().clone();
@@ -720,7 +723,8 @@ impl<C: SessionConnection> Core<C> {
 
     pub(crate) fn commit(&self, place: Place) -> Result<Committed> {
         self.settle_savepoints();
-        if matches!(self.decide(Operation::Commit)?, Action::EndIdle | Action::Commit) && self.watched.get() {
+        let mut action = self.decide(Operation::Commit)?;
+        if matches!(action, Action::EndIdle | Action::Commit) && self.watched.get() {
             self.create(place);
             let Some(session) = self.handle() else { return Err(self.refuse(Refusal::SessionClosed)) };
             if let Err(error) = self.each_listener(|listener| listener.before_commit(&session)) {
@@ -728,9 +732,10 @@ impl<C: SessionConnection> Core<C> {
                 self.roll_back_everything();
                 return Err(Error::RolledBack { cause });
             }
+            // A listener may have used the session.
+            action = self.decide(Operation::Commit)?;
         }
-        // A listener may have used the session, so it is asked again.
-        match self.decide(Operation::Commit)? {
+        match action {
             Action::Commit => match self.lend(place, |slot| self.joined.get().commit(slot))? {
                 Ok(()) => Ok(Committed::new(self.finish(Outcome::Committed))),
                 Err(error) => Err(self.commit_failed(&Failure::new(error, place))),
@@ -804,8 +809,8 @@ impl<C: SessionConnection> Core<C> {
     /// The transaction is over: connection back, state idle, then listeners and hooks.
     fn finish(&self, outcome: Outcome) -> Vec<HookError> {
         let was_active = self.has(Situation::Active);
-        let frames = std::mem::take(&mut *self.frames.borrow_mut());
-        let depth = frames.savepoints.len();
+        let frames = self.frames.borrow_mut().end();
+        let depth = frames.as_ref().map_or(0, |frames| frames.savepoints.len());
         self.give_connection_back();
         let created = self.created.take();
         self.lost.take();
@@ -826,9 +831,10 @@ impl<C: SessionConnection> Core<C> {
         if created.is_some() && self.watched.get() {
             self.tell_end(outcome, was_active, depth);
         }
-        let hooks: Vec<Hook> =
-            frames.root.hooks.into_iter().chain(frames.savepoints.into_iter().flat_map(|frame| frame.hooks)).collect();
-        let errors = self.run_hooks(hooks, outcome);
+        let errors = match frames {
+            Some(frames) => self.run_hooks(frames.into_hooks(), outcome),
+            None => Vec::new(),
+        };
         self.settle();
         errors
     }
@@ -977,7 +983,7 @@ impl<C: SessionConnection> Core<C> {
             _ => {
                 self.closed_at.set(Some(place));
                 self.set(Situation::Closed, true);
-                let errors = self.end_with_rollback(Joined::close);
+                let errors = if self.is_pristine() { Vec::new() } else { self.end_with_rollback(Joined::close) };
                 self.depart();
                 errors
             }
@@ -998,10 +1004,14 @@ impl<C: SessionConnection> Core<C> {
         }
     }
 
+    /// Whether nothing was begun since the last end, not even by a hook: then there is nothing to end.
+    fn is_pristine(&self) -> bool {
+        self.created.get().is_none() && !self.has(Situation::Active)
+    }
+
     fn depart(&self) {
-        self.entry.is(SessionState::Closed);
-        if let Some(table) = &self.table {
-            table.remove(self.id);
+        if let (Some(table), Some(seat)) = (&self.table, self.seat) {
+            table.remove(seat);
         }
     }
 

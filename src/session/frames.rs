@@ -56,6 +56,23 @@ impl Frames {
         self.savepoints.iter_mut().find(|frame| frame.serial == serial)
     }
 
+    /// Ends every frame and gives them out; `None` where there is nothing in them, which is the common case.
+    pub(crate) fn end(&mut self) -> Option<Self> {
+        let is_plain = self.savepoints.is_empty() && self.root.hooks.is_empty() && self.root.doom().is_none();
+        if is_plain {
+            return None;
+        }
+        // Serials go on, so that a guard of an ended savepoint never finds a later one.
+        let serial = self.serial;
+        Some(std::mem::replace(self, Self { serial, ..Self::default() }))
+    }
+
+    /// The hooks of all frames, in the order of registration within each, the root's first.
+    pub(crate) fn into_hooks(self) -> Vec<Hook> {
+        let savepoints = self.savepoints.into_iter().flat_map(|frame| frame.hooks);
+        self.root.hooks.into_iter().chain(savepoints).collect()
+    }
+
     /// The first cause that dooms the whole transaction.
     pub(crate) fn doom(&self) -> Option<&Cause> {
         self.root.doom().or_else(|| self.savepoints.iter().find_map(|frame| frame.failure.as_ref()))

@@ -1,6 +1,5 @@
 //! A registry's open sessions, readable from every thread.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,9 +7,25 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::inspect::{Counters, Entry, Holders, SessionReport};
 
+/// Where a session stands in its table.
+pub(crate) type Seat = usize;
+
+/// Entries in numbered seats: in and out without a search.
+#[derive(Debug, Default)]
+struct Seats {
+    entries: Vec<Option<Arc<Entry>>>,
+    free: Vec<Seat>,
+}
+
+impl Seats {
+    fn taken(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.iter().flatten()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct SessionTable {
-    sessions: Mutex<HashMap<u64, Arc<Entry>>>,
+    sessions: Mutex<Seats>,
     open: AtomicUsize,
     shut_down: AtomicBool,
     waiting: Mutex<()>,
@@ -21,16 +36,26 @@ pub(crate) struct SessionTable {
 }
 
 impl SessionTable {
-    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
+    fn sessions(&self) -> std::sync::MutexGuard<'_, Seats> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn insert(&self, entry: &Arc<Entry>) {
-        self.sessions().insert(entry.id, Arc::clone(entry));
+    pub(crate) fn insert(&self, entry: &Arc<Entry>) -> Seat {
+        let entry = Some(Arc::clone(entry));
+        let mut sessions = self.sessions();
+        if let Some(seat) = sessions.free.pop() {
+            sessions.entries[seat] = entry;
+            return seat;
+        }
+        sessions.entries.push(entry);
+        sessions.entries.len() - 1
     }
 
-    pub(crate) fn remove(&self, id: u64) {
-        let entry = self.sessions().remove(&id);
+    pub(crate) fn remove(&self, seat: Seat) {
+        let mut sessions = self.sessions();
+        let entry = sessions.entries[seat].take();
+        sessions.free.push(seat);
+        drop(sessions);
         drop(entry);
     }
 
@@ -73,11 +98,11 @@ impl SessionTable {
     }
 
     fn holders(&self) -> Holders {
-        self.sessions().values().filter_map(|entry| entry.holder()).collect()
+        self.sessions().taken().filter_map(|entry| entry.holder()).collect()
     }
 
     pub(crate) fn reports(&self) -> Vec<SessionReport> {
-        let entries: Vec<_> = self.sessions().values().cloned().collect();
+        let entries: Vec<_> = self.sessions().taken().cloned().collect();
         let mut reports: Vec<_> = entries.iter().map(|entry| entry.report()).collect();
         reports.sort_by_key(|report| report.id);
         reports
