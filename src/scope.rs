@@ -57,6 +57,8 @@ impl<C: SessionConnection> Inner<C> {
                 return Ok(found.core);
             }
             match found.core.closed_at() {
+                // Also where it was closed: another one made in its hooks would be nobody's to end.
+                _ if found.core.is_in_hook() => return Err(Error::InHook),
                 None => return Err(Error::InHook),
                 // Removed inside its extent: a new session there would not be the extent's.
                 Some(at) if found.extent => return Err(Error::SessionClosed { at }),
@@ -190,6 +192,9 @@ impl<C: SessionConnection> ScopedSession<C> {
     pub fn current_with(&self, options: impl Into<SessionOptions>) -> Result<Session<C>> {
         if let Some(session) = self.try_current() {
             return Err(Error::AlreadyPresent { at: session.made_at() });
+        }
+        if local::top::<C>(self.inner.id)?.is_some_and(|found| found.core.is_in_hook()) {
+            return Err(Error::InHook);
         }
         if self.inner.strict.load(Ordering::Relaxed) {
             return Err(Error::NoScope);

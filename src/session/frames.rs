@@ -44,6 +44,17 @@ impl Frames {
         self.serial
     }
 
+    /// Takes the stack of a transaction that is over. Serials go on, so that a guard that outlives its transaction
+    /// never finds a savepoint of the next one.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self { serial: self.serial, ..Self::default() })
+    }
+
+    /// How many hooks wait for the end of the transaction.
+    pub(crate) fn hooks(&self) -> usize {
+        self.root.hooks.len() + self.savepoints.iter().map(|frame| frame.hooks.len()).sum::<usize>()
+    }
+
     pub(crate) fn position(&self, serial: u64) -> Option<usize> {
         self.savepoints.iter().position(|frame| frame.serial == serial)
     }
