@@ -3,4 +3,8 @@
 pub(crate) use super::db;
 pub(crate) use crate::support::notes;
 
+mod hooks;
+mod savepoints;
+mod state_table;
+mod tools;
 mod transaction;
