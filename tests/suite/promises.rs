@@ -4,6 +4,7 @@ pub(crate) use super::db;
 pub(crate) use crate::support::notes;
 
 mod hooks;
+mod join;
 mod savepoints;
 mod state_table;
 mod tools;
