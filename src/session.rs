@@ -257,7 +257,8 @@ impl<C: SessionConnection> Session<C> {
     /// `registry.transaction(|session| …)` this is how to roll back and still return `Ok` with a value.
     ///
     /// # Errors
-    /// [`Error::SessionClosed`].
+    /// [`Error::SessionClosed`]; [`Error::InHook`] where the transaction is over; [`Error::NoTransaction`] in autocommit
+    /// mode.
     #[track_caller]
     pub fn set_rollback_only(&self, reason: impl Into<std::borrow::Cow<'static, str>>) -> Result<()> {
         self.core.set_rollback_only(Reason::Requested(reason.into()), Location::caller())

@@ -150,6 +150,7 @@ impl<C: SessionConnection> Core<C> {
         self.situations.set(self.situations.get().with(situation, on));
     }
 
+    /// Running its end hooks, perhaps those of its own closing.
     pub(crate) fn is_in_hook(&self) -> bool {
         self.has(Situation::InHook)
     }
@@ -619,6 +620,7 @@ impl<C: SessionConnection> Core<C> {
 
     /// Ends a savepoint by its guard's `commit`.
     pub(crate) fn release(&self, serial: u64, place: Place) -> Result<()> {
+        self.settle_savepoints();
         let position = self.frames.borrow().position(serial);
         let Some(position) = position else { return Err(Error::SavepointGone) };
         if self.has(Situation::Lost) {
@@ -870,7 +872,15 @@ impl<C: SessionConnection> Core<C> {
         if self.has(Situation::Closed) {
             return Err(self.refuse(Refusal::SessionClosed));
         }
+        let too_many = || {
+            Err(Error::Configuration(
+                "a transaction takes at most 1000 hooks: collect the work and register one".into(),
+            ))
+        };
         if let Some(queue) = &mut *self.hook_queue.borrow_mut() {
+            if queue.len() >= HOOKS_AT_MOST {
+                return too_many();
+            }
             queue.push_back(hook);
             return Ok(Vec::new());
         }
@@ -879,13 +889,10 @@ impl<C: SessionConnection> Core<C> {
         }
         self.autobegin(place)?;
         let mut frames = self.frames.borrow_mut();
-        let hooks = &mut frames.innermost().hooks;
-        if hooks.len() >= HOOKS_AT_MOST {
-            return Err(Error::Configuration(
-                "a transaction takes at most 1000 hooks: collect the work and register one".into(),
-            ));
+        if frames.hooks() >= HOOKS_AT_MOST {
+            return too_many();
         }
-        hooks.push(hook);
+        frames.innermost().hooks.push(hook);
         Ok(Vec::new())
     }
 
@@ -905,11 +912,9 @@ impl<C: SessionConnection> Core<C> {
                 continue;
             }
             ran += 1;
-            if ran > HOOKS_AT_MOST {
-                tracing::error!(session = self.id, "hooks kept registering hooks: the rest was dropped");
-                break;
-            }
-            if let Some(error) = hook.run(outcome) {
+            // Past the limit they are reported instead of run; the last ones had no chance to register more.
+            let error = if ran > HOOKS_AT_MOST { Some(hook.not_run()) } else { hook.run(outcome) };
+            if let Some(error) = error {
                 tracing::error!(session = self.id, error = %error, "a hook failed");
                 if let Some(table) = &self.table {
                     table.hook_failed();
@@ -928,8 +933,16 @@ impl<C: SessionConnection> Core<C> {
     // ---- rollback only, joining ----
 
     pub(crate) fn set_rollback_only(&self, reason: Reason, place: Place) -> Result<()> {
-        if self.has(Situation::Closed) {
-            return Err(self.refuse(Refusal::SessionClosed));
+        for (situation, refusal) in [
+            (Situation::Closed, Refusal::SessionClosed),
+            // The transaction is over; the mark would hit the next one.
+            (Situation::InHook, Refusal::InHook),
+            // What was sent is stored.
+            (Situation::Autocommit, Refusal::NoTransaction),
+        ] {
+            if self.has(situation) {
+                return Err(self.refuse(refusal));
+            }
         }
         self.created.set(self.created.get().or(Some(place)));
         {

@@ -44,6 +44,11 @@ impl Frames {
         self.serial
     }
 
+    /// How many hooks wait for the end of the transaction.
+    pub(crate) fn hooks(&self) -> usize {
+        self.root.hooks.len() + self.savepoints.iter().map(|frame| frame.hooks.len()).sum::<usize>()
+    }
+
     pub(crate) fn position(&self, serial: u64) -> Option<usize> {
         self.savepoints.iter().position(|frame| frame.serial == serial)
     }
@@ -62,7 +67,7 @@ impl Frames {
         if is_plain {
             return None;
         }
-        // Serials go on, so that a guard of an ended savepoint never finds a later one.
+        // Serials go on, so that a guard that outlives its transaction never finds a savepoint of the next one.
         let serial = self.serial;
         Some(std::mem::replace(self, Self { serial, ..Self::default() }))
     }

@@ -117,6 +117,11 @@ impl Hook {
         }
     }
 
+    /// The entry of the report for a hook that there was no room for.
+    pub(crate) fn not_run(self) -> HookError {
+        HookError { place: self.place, message: "not run: hooks kept registering hooks".into() }
+    }
+
     /// Runs it; an error or panic becomes an entry of the report.
     pub(crate) fn run(self, outcome: Outcome) -> Option<HookError> {
         let Self { place, run, .. } = self;

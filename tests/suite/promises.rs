@@ -4,6 +4,8 @@ pub(crate) use super::db;
 pub(crate) use crate::support::notes;
 
 mod extents;
+mod hooks;
+mod join;
 mod parity_autobegin;
 mod parity_blocks;
 mod parity_events;
@@ -15,4 +17,7 @@ mod parity_session;
 mod parity_statements;
 mod parity_transaction;
 mod registry;
+mod savepoints;
+mod state_table;
+mod tools;
 mod transaction;

@@ -225,6 +225,14 @@ pub mod mysql {
     impl Drop for Database {
         fn drop(&mut self) {
             if let Ok(mut admin) = Conn::establish(&self.admin_url) {
+                // A test that failed may have left a transaction open, and DROP would wait for it.
+                let left = diesel::dsl::sql::<diesel::sql_types::BigInt>(&format!(
+                    "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db = '{}'",
+                    self.name
+                ));
+                for id in left.load::<i64>(&mut admin).unwrap_or_default() {
+                    let _ = admin.batch_execute(&format!("KILL {id}"));
+                }
                 let _ = admin.batch_execute(&format!("DROP DATABASE {}", self.name));
             }
         }
