@@ -170,9 +170,11 @@ pub trait SessionConnection:
 
     /// Commits. An `Ok` means that the database stored the transaction.
     ///
+    /// `untroubled`: every statement went through the session, and none failed.
+    ///
     /// # Errors
     /// What the database answered; the transaction may still be open.
-    fn commit(&mut self, state: &Self::State) -> QueryResult<()>;
+    fn commit(&mut self, untroubled: bool, state: &Self::State) -> QueryResult<()>;
 
     /// Rolls the transaction back.
     ///

@@ -77,7 +77,7 @@ impl SessionConnection for MysqlConnection {
         Ok(())
     }
 
-    fn commit(&mut self, state: &Self::State) -> QueryResult<()> {
+    fn commit(&mut self, _untroubled: bool, state: &Self::State) -> QueryResult<()> {
         send::<Commit>(self, state)?;
         super::set_in_transaction(self, false);
         Ok(())

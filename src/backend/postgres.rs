@@ -1,5 +1,6 @@
-//! PostgreSQL: COMMIT asks the server first, so that an aborted transaction can't pass for a stored one.
+//! PostgreSQL: nothing commits before it is known that the transaction is not aborted, which would pass for stored.
 
+use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
@@ -70,10 +71,14 @@ impl SessionConnection for PgConnection {
         Ok(())
     }
 
-    fn commit(&mut self, _state: &Self::State) -> QueryResult<()> {
-        // COMMIT of an aborted transaction rolls back and reports success (PostgreSQL docs, "COMMIT"). The SELECT in front of
-        // it fails there, in the same round trip, and the server skips the COMMIT.
-        self.batch_execute("SELECT 1; COMMIT")
+    fn commit(&mut self, untroubled: bool, _state: &Self::State) -> QueryResult<()> {
+        // COMMIT of an aborted transaction rolls back and reports success (PostgreSQL docs, "COMMIT"). Where that could be,
+        // the SELECT in front of it fails, in the same round trip, and the server skips the COMMIT.
+        if untroubled && is_aborted(self) == Some(false) {
+            self.batch_execute("COMMIT")
+        } else {
+            self.batch_execute("SELECT 1; COMMIT")
+        }
     }
 
     fn rollback(&mut self, _state: &Self::State) -> QueryResult<()> {
@@ -97,7 +102,7 @@ impl SessionConnection for PgConnection {
         match super::depth(self) {
             Err(_) => Truth::Broken,
             Ok(0) => Truth::Ended,
-            Ok(_) if is_aborted(self) => Truth::Aborted,
+            Ok(_) if is_aborted(self) == Some(true) => Truth::Aborted,
             Ok(_) => Truth::Open,
         }
     }
@@ -142,8 +147,15 @@ impl SessionConnection for PgConnection {
 }
 
 /// Whether the server marked the transaction as failed. Diesel keeps that in a private field; its debug text shows it
-/// (diesel 2.3.14). Only asked after an error or raw use.
-fn is_aborted(conn: &mut PgConnection) -> bool {
+/// (diesel 2.3.14). `None` where the text does not say.
+fn is_aborted(conn: &mut PgConnection) -> Option<bool> {
     let status = <AnsiTransactionManager as TransactionManager<PgConnection>>::transaction_manager_status_mut(conn);
-    format!("{status:?}").contains("requires_rollback_maybe_up_to_top_level: true")
+    let mut text = String::with_capacity(192);
+    write!(text, "{status:?}").ok()?;
+    let (_, flag) = text.split_once("requires_rollback_maybe_up_to_top_level: ")?;
+    match flag {
+        flag if flag.starts_with("true") => Some(true),
+        flag if flag.starts_with("false") => Some(false),
+        _ => None,
+    }
 }

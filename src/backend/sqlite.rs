@@ -122,7 +122,7 @@ impl SessionConnection for SqliteConnection {
         Ok(())
     }
 
-    fn commit(&mut self, _state: &Self::State) -> QueryResult<()> {
+    fn commit(&mut self, _untroubled: bool, _state: &Self::State) -> QueryResult<()> {
         Command::<Commit>::new().execute(self)?;
         super::set_in_transaction(self, false);
         Ok(())

@@ -68,7 +68,9 @@ impl Joined {
             Self::ControlFully if depth(&mut slot.conn)? > 1 => {
                 C::TransactionManager::commit_transaction(&mut slot.conn)
             }
-            Self::No | Self::ControlFully => slot.conn.commit(&slot.state),
+            Self::No => slot.conn.commit(!slot.suspect && !slot.touched, &slot.state),
+            // What happened before it was joined, nobody here knows.
+            Self::ControlFully => slot.conn.commit(false, &slot.state),
             Self::Savepoint => slot.conn.release(ROOT, &slot.state),
         }
     }
