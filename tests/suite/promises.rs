@@ -3,6 +3,7 @@
 pub(crate) use super::db;
 pub(crate) use crate::support::notes;
 
+mod honest_commit;
 mod hooks;
 mod join;
 mod savepoints;
