@@ -503,8 +503,10 @@ impl<C: SessionConnection> Core<C> {
             if let Err(DieselError::DatabaseError(..) | DieselError::BrokenTransactionManager) = &result {
                 slot.suspect = true;
             }
-            // What raw code may have left open does not reach the next user.
-            if crate::backend::unwind_to(&mut slot.conn, 0).is_err() {
+            // What raw code may have left open does not reach the next user. Diesel does not count a BEGIN of text.
+            let unwound = crate::backend::unwind_to(&mut slot.conn, 0);
+            let ended = if raw { slot.conn.rollback(&slot.state) } else { Ok(()) };
+            if unwound.is_err() || ended.is_err() {
                 slot.broken = true;
             }
             result
