@@ -8,5 +8,6 @@ mod hooks;
 mod join;
 mod savepoints;
 mod state_table;
+mod statements;
 mod tools;
 mod transaction;
