@@ -48,6 +48,11 @@ impl Failure {
         }
     }
 
+    /// Whether it is the error itself that ended the transaction, on every database that ends one for it.
+    pub(crate) fn ends_transactions(&self) -> bool {
+        self.is_closed_connection() || matches!(self.kind(), Some(DatabaseErrorKind::SerializationFailure))
+    }
+
     pub(crate) fn is_closed_connection(&self) -> bool {
         match &*self.error {
             DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)

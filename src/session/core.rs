@@ -73,6 +73,8 @@ pub(crate) struct Core<C: SessionConnection> {
     finisher: Cell<Option<Finisher>>,
     /// How many `transaction` calls have joined the open one.
     joins: Cell<usize>,
+    /// Lost in raw code that may have committed first.
+    part_stored: Cell<bool>,
     /// Whether the rollback was asked for by the code of the extent itself.
     quiet: Cell<bool>,
     held_at: Cell<Option<Place>>,
@@ -123,6 +125,7 @@ impl<C: SessionConnection> Core<C> {
             lost: RefCell::default(),
             finisher: Cell::new(None),
             joins: Cell::new(0),
+            part_stored: Cell::new(false),
             quiet: Cell::new(false),
             held_at: Cell::new(None),
             closed_at: Cell::new(None),
@@ -440,18 +443,18 @@ impl<C: SessionConnection> Core<C> {
         place: Place,
         f: impl FnOnce(&mut C) -> QueryResult<R>,
     ) -> Result<R> {
+        let kind = kind();
         self.admit(kind, place)?;
-        self.send(place, f)
+        self.send(place, kind == StatementKind::Raw, f)
     }
 
     /// Whether a statement may be sent now, and everything that comes before it.
-    fn admit(&self, kind: impl FnOnce() -> StatementKind, place: Place) -> Result<()> {
+    fn admit(&self, kind: StatementKind, place: Place) -> Result<()> {
         if self.situations.get() == Situations::READY && !self.watched.get() && !self.current.get().read_only {
             return Ok(());
         }
         self.settle_savepoints();
         let action = self.decide(Operation::Statement)?;
-        let kind = kind();
         if self.current.get().read_only && kind.is_write() {
             return Err(Error::ReadOnly);
         }
@@ -465,27 +468,48 @@ impl<C: SessionConnection> Core<C> {
         }
     }
 
-    fn send<R>(&self, place: Place, f: impl FnOnce(&mut C) -> QueryResult<R>) -> Result<R> {
+    /// `raw`: text that may end the transaction or change a setting; afterwards the connection is asked.
+    fn send<R>(&self, place: Place, raw: bool, f: impl FnOnce(&mut C) -> QueryResult<R>) -> Result<R> {
         self.entry.statement(place);
         if self.has(Situation::Autocommit) {
-            return self.send_alone(place, f);
+            return self.send_alone(place, raw, f);
         }
         let (result, truth) = self.lend(place, |slot| {
+            slot.touched |= raw;
             let result = f(&mut slot.conn);
             let truth = match &result {
                 Err(error @ (DieselError::DatabaseError(..) | DieselError::BrokenTransactionManager)) => {
                     slot.suspect = true;
                     Some(slot.conn.truth_after(error))
                 }
+                Ok(_) if raw => Some(slot.conn.truth()),
                 _ => None,
             };
             (result, truth)
         })?;
-        result.map_err(|error| self.statement_failed(Failure::new(error, place), truth))
+        match result {
+            Ok(value) => self.believe(truth, place).map(|()| value),
+            Err(error) => Err(self.statement_failed(Failure::new(error, place), truth)),
+        }
+    }
+
+    /// Raw use of the connection said `Ok`; draws the consequences of what the connection itself says.
+    fn believe(&self, truth: Option<Truth>, place: Place) -> Result<()> {
+        match truth {
+            None | Some(Truth::Open) => Ok(()),
+            Some(Truth::Aborted) => {
+                self.fail(Cause::new(Reason::EndedOutside, place));
+                Err(Error::PendingRollback { cause: self.doom() })
+            }
+            Some(Truth::Ended | Truth::Broken) => {
+                self.lose(Cause::new(Reason::EndedOutside, place));
+                Err(Error::TransactionLost { cause: self.lost_cause() })
+            }
+        }
     }
 
     /// One statement, one connection, no transaction.
-    fn send_alone<R>(&self, place: Place, f: impl FnOnce(&mut C) -> QueryResult<R>) -> Result<R> {
+    fn send_alone<R>(&self, place: Place, raw: bool, f: impl FnOnce(&mut C) -> QueryResult<R>) -> Result<R> {
         let Some(engine) = &self.engine else {
             return self
                 .lend(place, |slot| f(&mut slot.conn))?
@@ -496,12 +520,15 @@ impl<C: SessionConnection> Core<C> {
         *self.connection.borrow_mut() = Some(Connection::Leased(lease));
         let _back = GiveBack(self);
         let result = self.lend(place, |slot| {
+            slot.touched |= raw;
             let result = slot.conn.prepare_autocommit(&options, &mut slot.state).and_then(|()| f(&mut slot.conn));
             if let Err(DieselError::DatabaseError(..) | DieselError::BrokenTransactionManager) = &result {
                 slot.suspect = true;
             }
-            // What raw code may have left open does not reach the next user.
-            if crate::backend::unwind_to(&mut slot.conn, 0).is_err() {
+            // What raw code may have left open does not reach the next user. Diesel does not count a BEGIN of text.
+            let unwound = crate::backend::unwind_to(&mut slot.conn, 0);
+            let ended = if raw { slot.conn.rollback(&slot.state) } else { Ok(()) };
+            if unwound.is_err() || ended.is_err() {
                 slot.broken = true;
             }
             result
@@ -554,9 +581,9 @@ impl<C: SessionConnection> Core<C> {
         strict: bool,
         f: impl FnOnce(&mut C) -> QueryResult<R>,
     ) -> Result<R> {
-        self.admit(|| kind, place)?;
+        self.admit(kind, place)?;
         if self.has(Situation::Autocommit) {
-            return self.send(place, |conn| f(conn));
+            return self.send(place, true, f);
         }
         self.entry.statement(place);
         let (result, truth) = self.lend(place, |slot| {
@@ -581,16 +608,13 @@ impl<C: SessionConnection> Core<C> {
                 let truth = (strict && matches!(error, DieselError::DatabaseError(..))).then_some(Truth::Open);
                 Err(self.statement_failed(Failure::new(error, place), truth))
             }
-            (Err(error), truth) => Err(self.statement_failed(Failure::new(error, place), Some(truth))),
-            (Ok(value), Truth::Open) => Ok(value),
-            (Ok(_), Truth::Aborted) => {
-                self.fail(Cause::new(Reason::EndedOutside, place));
-                Err(Error::PendingRollback { cause: self.doom() })
+            (Err(error), truth) => {
+                let failure = Failure::new(error, place);
+                // The error need not be what ended it: a COMMIT may have gone before.
+                self.part_stored.set(truth == Truth::Ended && !failure.ends_transactions());
+                Err(self.statement_failed(failure, Some(truth)))
             }
-            (Ok(_), Truth::Ended | Truth::Broken) => {
-                self.lose(Cause::new(Reason::EndedOutside, place));
-                Err(Error::TransactionLost { cause: self.lost_cause() })
-            }
+            (Ok(value), truth) => self.believe(Some(truth), place).map(|()| value),
         }
     }
 
@@ -624,6 +648,8 @@ impl<C: SessionConnection> Core<C> {
         let position = self.frames.borrow().position(serial);
         let Some(position) = position else { return Err(Error::SavepointGone) };
         if self.has(Situation::Lost) {
+            // The guard is spent, so its frame goes too: nothing is sent for it.
+            self.roll_back_to(serial);
             return Err(Error::TransactionLost { cause: self.lost_cause() });
         }
         if self.has(Situation::Lent) || self.has(Situation::InHook) {
@@ -645,6 +671,7 @@ impl<C: SessionConnection> Core<C> {
             // Our own savepoint is unknown to the server: the transaction it was in is gone.
             let cause = Cause::statement(Failure::new(error, place));
             self.lose(cause.clone());
+            self.roll_back_to(serial);
             return Err(Error::TransactionLost { cause });
         }
         {
@@ -744,7 +771,8 @@ impl<C: SessionConnection> Core<C> {
             },
             Action::Rollback => {
                 let cause = self.doom();
-                let ended_outside = matches!(cause.reason(), Reason::EndedOutside) && self.has(Situation::Lost);
+                let ended_outside = self.has(Situation::Lost)
+                    && (self.part_stored.get() || matches!(cause.reason(), Reason::EndedOutside));
                 self.roll_back_everything();
                 Err(if ended_outside { Error::ImplicitCommit { cause } } else { Error::RolledBack { cause } })
             }
@@ -817,6 +845,7 @@ impl<C: SessionConnection> Core<C> {
         let created = self.created.take();
         self.lost.take();
         self.joins.set(0);
+        self.part_stored.set(false);
         self.quiet.set(false);
         let options = self.options.transaction;
         self.current.set(options);
@@ -1132,6 +1161,7 @@ impl<C: SessionConnection> Drop for Lending<'_, C> {
     fn drop(&mut self) {
         self.core.held_at.set(self.outer);
         self.core.set(Situation::Lent, self.outer.is_some());
+        // Without a transaction there is nothing that could be undone.
         if !self.returned && !self.core.has(Situation::Autocommit) {
             self.core.fail(Cause::new(Reason::Panicked, self.place));
         }

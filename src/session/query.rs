@@ -77,6 +77,8 @@ impl<C: SessionConnection> Session<C> {
     /// The rows of a query one by one, for results larger than memory: `f` gets an iterator that fetches as it goes (on
     /// PostgreSQL in single-row mode). Until `f` returns, the session is in use.
     ///
+    /// On MySQL the client library holds the whole result (diesel 2.3.14): read a large one in pieces there, by key.
+    ///
     /// # Errors
     /// What `f` returned; else as [`load`](Session::load).
     ///

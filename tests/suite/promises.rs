@@ -4,6 +4,7 @@ pub(crate) use super::db;
 pub(crate) use crate::support::notes;
 
 mod extents;
+mod honest_commit;
 mod hooks;
 mod join;
 mod parity_autobegin;
@@ -19,5 +20,6 @@ mod parity_transaction;
 mod registry;
 mod savepoints;
 mod state_table;
+mod statements;
 mod tools;
 mod transaction;

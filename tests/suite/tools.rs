@@ -118,18 +118,21 @@ pub(crate) fn insert_or_rollback(session: &Session, text: &str) -> diesel_sessio
 pub(crate) fn deadlock(session: &Session, registry: &Registry) -> diesel_session::Result<usize> {
     let set =
         |text: &'static str, n: i32| diesel::update(notes::table.filter(notes::text.eq(text))).set(notes::n.eq(n));
-    session.execute(set("mine", 1)).unwrap();
+    // By the index: a scan of so small a table would lock more than the row and the gap before it.
+    let lock =
+        |text: &str| diesel::sql_query(format!("UPDATE notes FORCE INDEX (text) SET n = 3 WHERE text = '{text}'"));
+    session.execute(lock("mine")).unwrap();
     let (locked, is_locked) = std::sync::mpsc::channel();
     let other = registry.clone();
     std::thread::scope(|scope| {
         let rival = scope.spawn(move || {
             let session = Session::new(other.engine());
-            session.execute(set("theirs", 2)).unwrap();
+            session.execute(lock("theirs")).unwrap();
             for i in 0..200 {
-                insert(&session, &format!("ballast {i}")).unwrap();
+                insert(&session, &format!("weight {i}")).unwrap();
             }
             locked.send(()).unwrap();
-            session.execute(set("mine", 2)).unwrap();
+            session.execute(lock("mine")).unwrap();
             session.rollback().unwrap();
         });
         is_locked.recv().unwrap();
