@@ -489,14 +489,13 @@ fn a_session_removed_by_its_own_closure_answers_for_it() {
 }
 
 #[test]
-fn the_database_agrees_about_the_version_of_the_truth() {
-    // The commit is one round trip, whatever it asks of the server on the way.
+fn a_commit_is_one_round_trip_whatever_it_asks_of_the_server_on_the_way() {
     let database = Database::new();
     let registry = database.registry_with(super::tools::logged);
     let session = registry.current().unwrap();
     insert(&session, "row").unwrap();
     let sent = super::tools::sent(|| drop(session.commit().unwrap()));
     assert_eq!(sent.len(), 1, "{sent:?}");
-    assert!(sent[0].starts_with(sql("COMMIT", "SELECT 1; COMMIT", "COMMIT")), "{sent:?}");
+    assert!(sent[0].contains("COMMIT"), "{sent:?}");
     registry.remove();
 }
