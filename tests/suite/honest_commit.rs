@@ -8,7 +8,7 @@ use diesel_session::{Error, ErrorClass, Kind, Reason, Result, SessionState};
 
 use super::db::{self, Database, Registry, Session, insert, stored, texts};
 use super::notes;
-use super::tools::{answer, connection_id, deadlock, insert_or_rollback, kill, kind, name_of, nothing_in_use, sql};
+use super::tools::{answer, connection_id, deadlock, insert_or_rollback, kill, kind, name_of, nothing_in_use};
 
 fn caught<R>(f: impl FnOnce() -> R) -> std::thread::Result<R> {
     catch_unwind(AssertUnwindSafe(f))
