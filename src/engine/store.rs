@@ -41,9 +41,21 @@ impl<C: SessionConnection> Held<C> {
     }
 }
 
+/// The connections of threads: those that lie idle, and how many are on loan.
+pub(crate) struct Kept<C> {
+    idle: HashMap<ThreadId, Box<Slot<C>>>,
+    on_loan: usize,
+}
+
+impl<C> Default for Kept<C> {
+    fn default() -> Self {
+        Self { idle: HashMap::new(), on_loan: 0 }
+    }
+}
+
 pub(crate) enum Store<C: SessionConnection> {
     Shared(RwLock<Option<r2d2::Pool<Manager<C>>>>),
-    PerThread(Mutex<HashMap<ThreadId, Box<Slot<C>>>>),
+    PerThread(Mutex<Kept<C>>),
     Single(Mutex<Option<Box<Slot<C>>>>),
     None,
 }
@@ -56,33 +68,36 @@ impl<C: SessionConnection> Store<C> {
         started: Instant,
         patience: Duration,
         max_size: usize,
+        wary: bool,
     ) -> Result<Held<C>> {
         loop {
             let mut held = match self {
                 Self::Shared(pool) => {
                     let pool = pool.read().unwrap_or_else(PoisonError::into_inner);
-                    let pool = pool.as_ref().ok_or(Error::ShutDown)?;
-                    match pool.try_get() {
+                    let open = pool.as_ref().ok_or(Error::ShutDown)?;
+                    match open.try_get() {
                         Some(pooled) => Held::Pooled(pooled),
-                        None => Held::Pooled(wait_for_new(pool, started, patience)?),
+                        None => {
+                            // Without the lock: `close` must not have to wait for a server that does not answer.
+                            let waited_for = open.clone();
+                            drop(pool);
+                            Held::Pooled(wait_for_new(&waited_for, started, patience)?)
+                        }
                     }
                 }
                 Self::PerThread(kept) => {
-                    let own = {
+                    let (own, evicted) = {
                         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                        let own = kept.remove(&std::thread::current().id());
-                        if own.is_none() && kept.len() >= max_size {
-                            let idle = kept.keys().next().copied();
-                            let evicted = idle.and_then(|thread| kept.remove(&thread));
-                            drop(kept);
-                            drop(evicted);
-                        }
-                        own
+                        let own = kept.idle.remove(&std::thread::current().id());
+                        let is_full = own.is_none() && kept.idle.len() + kept.on_loan >= max_size;
+                        let idle = if is_full { kept.idle.keys().next().copied() } else { None };
+                        let evicted = idle.and_then(|thread| kept.idle.remove(&thread));
+                        kept.on_loan += 1;
+                        (own, evicted)
                     };
-                    Held::Own(match own {
-                        Some(slot) => slot,
-                        None => connector.open_within(remaining(started, patience))?,
-                    })
+                    drop(evicted);
+                    let own = own.map_or_else(|| connector.open_within(remaining(started, patience)), Ok);
+                    Held::Own(own.inspect_err(|_| self.one_less_on_loan())?)
                 }
                 Self::Single(kept) => {
                     let kept = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -94,11 +109,11 @@ impl<C: SessionConnection> Store<C> {
                 Self::None => Held::Own(connector.open_within(remaining(started, patience))?),
             };
             let slot = held.slot();
-            match connector.check(slot, started) {
+            match connector.check(slot, started, wary) {
                 Ok(()) => return Ok(held),
                 Err(error) => {
                     slot.broken = true;
-                    drop(held);
+                    self.give_back(held);
                     if started.elapsed() >= patience {
                         return Err(connector.refused(&error));
                     }
@@ -114,12 +129,16 @@ impl<C: SessionConnection> Store<C> {
             Held::Pooled(_) => return,
             Held::Own(slot) => slot,
         };
-        if !slot.is_clean() {
-            return;
+        let is_clean = slot.is_clean();
+        if !is_clean {
+            drop(slot);
+            return self.one_less_on_loan();
         }
         let surplus = match self {
             Self::PerThread(kept) => {
-                kept.lock().unwrap_or_else(PoisonError::into_inner).insert(std::thread::current().id(), slot)
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.on_loan = kept.on_loan.saturating_sub(1);
+                kept.idle.insert(std::thread::current().id(), slot)
             }
             Self::Single(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).replace(slot),
             Self::Shared(_) | Self::None => Some(slot),
@@ -127,10 +146,18 @@ impl<C: SessionConnection> Store<C> {
         drop(surplus);
     }
 
+    /// One on loan was closed instead of coming back.
+    fn one_less_on_loan(&self) {
+        if let Self::PerThread(kept) = self {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.on_loan = kept.on_loan.saturating_sub(1);
+        }
+    }
+
     /// Closes the connection that is kept for this thread.
     pub(crate) fn forget_thread(&self) {
         if let Self::PerThread(kept) = self {
-            let own = kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&std::thread::current().id());
+            let own = kept.lock().unwrap_or_else(PoisonError::into_inner).idle.remove(&std::thread::current().id());
             drop(own);
         }
     }
@@ -141,13 +168,15 @@ impl<C: SessionConnection> Store<C> {
             Self::Shared(pool) => {
                 let pool = pool.write().unwrap_or_else(PoisonError::into_inner).take();
                 if let Some(pool) = pool {
-                    while let Some(mut idle) = pool.try_get() {
-                        idle.broken = true;
+                    while pool.state().idle_connections > 0 {
+                        if let Some(mut idle) = pool.try_get() {
+                            idle.broken = true;
+                        }
                     }
                 }
             }
             Self::PerThread(kept) => {
-                let all = std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
+                let all = std::mem::take(&mut kept.lock().unwrap_or_else(PoisonError::into_inner).idle);
                 drop(all);
             }
             Self::Single(kept) => {
@@ -164,7 +193,7 @@ impl<C: SessionConnection> Store<C> {
                 let pool = pool.read().unwrap_or_else(PoisonError::into_inner);
                 pool.as_ref().map_or(0, |pool| pool.state().idle_connections as usize)
             }
-            Self::PerThread(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            Self::PerThread(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).idle.len(),
             Self::Single(kept) => usize::from(kept.lock().unwrap_or_else(PoisonError::into_inner).is_some()),
             Self::None => 0,
         }

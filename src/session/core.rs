@@ -363,7 +363,7 @@ impl<C: SessionConnection> Core<C> {
         };
         let mut second = false;
         loop {
-            let mut lease = engine.lease(&options, place, started)?;
+            let mut lease = engine.lease(&options, place, started, second)?;
             let Some(slot) = lease.slot() else { return Err(Error::ShutDown) };
             let Err(error) = slot.conn.begin(&options, engine.settings(), &mut slot.state) else {
                 *self.connection.borrow_mut() = Some(Connection::Leased(lease));
@@ -373,7 +373,8 @@ impl<C: SessionConnection> Core<C> {
             slot.suspect = true;
             slot.broken = failure.is_closed_connection() || slot.conn.truth() != Truth::Ended;
             drop(lease);
-            // The connection died while it lay idle. Nothing was sent on it, so a second one may try.
+            // The connection died while it lay idle, and others may have died with it. Nothing was sent on it, so a second one
+            // may try, which is pinged first.
             if failure.is_closed_connection() && !second {
                 second = true;
                 continue;
@@ -469,7 +470,11 @@ impl<C: SessionConnection> Core<C> {
                 .map_err(|error| Error::Statement(Failure::new(error, place)));
         };
         let options = self.current.get();
-        let lease = engine.lease(&options, place, Instant::now())?;
+        if let Some(table) = &self.table {
+            table.admit()?;
+        }
+        let mut alone = Alone { core: self, returned: false };
+        let lease = engine.lease(&options, place, Instant::now(), false)?;
         *self.connection.borrow_mut() = Some(Connection::Leased(lease));
         let result = self.lend(place, |slot| {
             let result = slot.conn.prepare_autocommit(&options, &mut slot.state).and_then(|()| f(&mut slot.conn));
@@ -482,8 +487,8 @@ impl<C: SessionConnection> Core<C> {
             }
             result
         });
-        let lease = self.connection.borrow_mut().take();
-        drop(lease);
+        alone.returned = true;
+        drop(alone);
         result?.map_err(|error| Error::Statement(Failure::new(error, place)))
     }
 
@@ -1031,6 +1036,25 @@ impl<C: SessionConnection> Drop for Core<C> {
     }
 }
 
+/// A statement by itself: its connection goes back with it, and after a panic is not used again.
+struct Alone<'a, C: SessionConnection> {
+    core: &'a Core<C>,
+    returned: bool,
+}
+
+impl<C: SessionConnection> Drop for Alone<'_, C> {
+    fn drop(&mut self) {
+        if !self.returned {
+            self.core.discard_connection();
+        }
+        let lease = self.core.connection.borrow_mut().take();
+        drop(lease);
+        if let Some(table) = &self.core.table {
+            table.ended();
+        }
+    }
+}
+
 /// The connection is lent; ends with the call, whatever way that ends.
 struct Lending<'a, C: SessionConnection> {
     core: &'a Core<C>,
@@ -1051,7 +1075,7 @@ impl<C: SessionConnection> Drop for Lending<'_, C> {
     fn drop(&mut self) {
         self.core.held_at.set(self.outer);
         self.core.set(Situation::Lent, self.outer.is_some());
-        if !self.returned {
+        if !self.returned && !self.core.has(Situation::Autocommit) {
             self.core.fail(Cause::new(Reason::Panicked, self.place));
         }
         if self.outer.is_none() && self.core.close_at_return.get().is_some() {
