@@ -3,6 +3,10 @@
 pub(crate) use super::db;
 pub(crate) use crate::support::notes;
 
+mod engine;
 mod extents;
 mod registry;
+mod scoped_future;
+mod threads;
 mod transaction;
+mod waiting;
