@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -68,7 +67,6 @@ struct Inner<C: SessionConnection> {
     patience: Duration,
     native_errors: bool,
     keeps_threads: bool,
-    closed: AtomicBool,
     /// SQLite in memory: the data lives as long as one connection does.
     _anchor: Option<Mutex<Box<Slot<C>>>>,
 }
@@ -147,14 +145,18 @@ impl<C: SessionConnection> Drop for Lease<C> {
         if let Some(mut held) = self.held.take() {
             let slot = held.slot();
             slot.last_used = Instant::now();
-            // A thread whose destructors have come this far asks for no connection again.
-            let ends = engine.keeps_threads && AT_THREAD_END.try_with(|_| ()).is_err();
-            if ends || engine.closed.load(Ordering::Relaxed) {
+            let connector = &engine.connector;
+            let is_too_old = connector
+                .max_lifetime
+                .is_some_and(|lifetime| slot.last_used.saturating_duration_since(slot.born) >= lifetime);
+            // A thread whose destructors have come this far asks for no connection again: kept for it, nobody would close it.
+            let is_orphan = engine.keeps_threads && AT_THREAD_END.try_with(|_| ()).is_err();
+            if is_too_old || is_orphan || connector.is_closed() {
                 slot.broken = true;
             }
             engine.store.give_back(held);
             // Closed in between: `close` may have looked before the connection was back.
-            if engine.closed.load(Ordering::Relaxed) {
+            if connector.is_closed() {
                 engine.store.close();
             }
         }
@@ -217,7 +219,7 @@ impl<C: SessionConnection> Engine<C> {
     /// Closes every idle connection, of every thread, and refuses new ones ([`Error::ShutDown`]). A connection in use
     /// closes when its transaction ends. Data in memory (SQLite) lives on until the engine's last clone is dropped.
     pub fn close_all(&self) {
-        self.inner.closed.store(true, Ordering::Relaxed);
+        self.inner.connector.close();
         self.inner.store.close();
     }
 
@@ -229,10 +231,17 @@ impl<C: SessionConnection> Engine<C> {
         self.inner.native_errors
     }
 
-    /// Takes the gate if the transaction needs it, then a connection; waits at most the connection time-out in all.
-    pub(crate) fn lease(&self, options: &TransactionOptions, place: Place, started: Instant) -> Result<Lease<C>> {
+    /// Takes the gate if the transaction needs it, then a connection; waits at most the connection time-out in all. `wary`:
+    /// trusts no connection that lay idle, however short.
+    pub(crate) fn lease(
+        &self,
+        options: &TransactionOptions,
+        place: Place,
+        started: Instant,
+        wary: bool,
+    ) -> Result<Lease<C>> {
         let inner = &*self.inner;
-        if inner.closed.load(Ordering::Relaxed) {
+        if inner.connector.is_closed() {
             return Err(Error::ShutDown);
         }
         let request = Request { name: inner.connections, place, started, patience: inner.patience };
@@ -247,7 +256,7 @@ impl<C: SessionConnection> Engine<C> {
             lease.gate = Some(gate.turnstiles.pass(Request { name: gate.name, ..request }, thread.clone())?);
         }
         lease.connection = Some(inner.turnstiles.pass(request, thread)?);
-        lease.held = Some(inner.store.take(&inner.connector, started, inner.patience, inner.max_size)?);
+        lease.held = Some(inner.store.take(&inner.connector, started, inner.patience, inner.max_size, wary)?);
         if inner.keeps_threads {
             self.forget_thread_at_its_end();
         }
@@ -256,7 +265,7 @@ impl<C: SessionConnection> Engine<C> {
 
     /// A connection of its own, outside the pool, for migrations.
     pub(crate) fn open_outside_the_pool(&self) -> Result<Box<Slot<C>>> {
-        if self.inner.closed.load(Ordering::Relaxed) {
+        if self.inner.connector.is_closed() {
             return Err(Error::ShutDown);
         }
         self.inner.connector.open_within(self.inner.patience)

@@ -100,6 +100,7 @@ mod info;
 mod inspect;
 mod migrate;
 mod options;
+mod panics;
 mod place;
 mod scope;
 mod session;

@@ -28,6 +28,9 @@ pub enum StatementErrors {
     Native,
 }
 
+/// As good as never, and still a length of time that can be added to a moment.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Builds an [`Engine`]. Every method has a default; only the URL is needed.
 #[must_use = "an engine exists only after `build()`"]
 pub struct EngineBuilder<C: SessionConnection> {
@@ -99,7 +102,7 @@ impl<C: SessionConnection> EngineBuilder<C> {
     /// How long a transaction waits at most for the write gate, a free connection and a new connection, all together; 30 s
     /// by default.
     pub fn connection_timeout(mut self, timeout: Duration) -> Self {
-        self.connection_timeout = timeout;
+        self.connection_timeout = timeout.min(LONGEST);
         self
     }
 
@@ -208,7 +211,9 @@ impl<C: SessionConnection> EngineBuilder<C> {
             reset: self.reset,
             instrumentation: self.instrumentation,
             ping_after: self.ping_after,
+            max_lifetime: self.max_lifetime,
             spare: Mutex::new(None),
+            closed: AtomicBool::new(false),
         });
         let mut first = connector.open_within(self.connection_timeout)?;
         let kind = first.conn.kind();
@@ -256,7 +261,6 @@ impl<C: SessionConnection> EngineBuilder<C> {
                 patience: self.connection_timeout,
                 native_errors: self.statement_errors == StatementErrors::Native && !C::errors_abort_transactions(),
                 keeps_threads: self.strategy == Strategy::PerThread,
-                closed: AtomicBool::new(false),
                 _anchor: anchor,
             }),
         })

@@ -1,17 +1,29 @@
 //! Opening connections, and knowing which can still be trusted.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use diesel::connection::{Instrumentation, get_default_instrumentation};
-use diesel::result::QueryResult;
+use diesel::result::{Error as DieselError, QueryResult};
 
 use crate::backend::{ConnectionSettings, PreparedUrl, SessionConnection};
 use crate::error::{Error, Result};
+use crate::panics::panic_text;
 
 /// Code of the user's that runs on a bare connection.
 pub(crate) type ConnectionHook<C> = Arc<dyn Fn(&mut C) -> QueryResult<()> + Send + Sync>;
+
+/// Runs the user's code; a panic becomes an error. It must not get out: it would cost r2d2 the place in its pool that it
+/// was about to fill (r2d2 0.8.10), and leave the session that waits half begun.
+fn guarded<C>(hook: &ConnectionHook<C>, conn: &mut C) -> QueryResult<()> {
+    catch_unwind(AssertUnwindSafe(|| hook(conn))).unwrap_or_else(|panic| {
+        let text = format!("the set-up or reset of the connection panicked: {}", panic_text(&*panic));
+        Err(DieselError::QueryBuilderError(text.into()))
+    })
+}
 
 /// A connection and what is known about it.
 pub(crate) struct Slot<C: SessionConnection> {
@@ -19,6 +31,7 @@ pub(crate) struct Slot<C: SessionConnection> {
     pub(crate) state: C::State,
     /// Code outside the session had the bare connection: settings are applied anew before the next transaction.
     pub(crate) touched: bool,
+    pub(crate) born: Instant,
     pub(crate) last_used: Instant,
     /// A statement failed on it in a way that may be the connection's fault: ping before the next use.
     pub(crate) suspect: bool,
@@ -28,11 +41,13 @@ pub(crate) struct Slot<C: SessionConnection> {
 
 impl<C: SessionConnection> Slot<C> {
     pub(crate) fn new(conn: C) -> Self {
+        let now = Instant::now();
         Self {
             conn,
             state: C::State::default(),
             touched: false,
-            last_used: Instant::now(),
+            born: now,
+            last_used: now,
             suspect: false,
             broken: false,
         }
@@ -53,8 +68,11 @@ pub(crate) struct Connector<C: SessionConnection> {
     pub(crate) reset: Option<ConnectionHook<C>>,
     pub(crate) instrumentation: Option<fn() -> Box<dyn Instrumentation>>,
     pub(crate) ping_after: Duration,
+    pub(crate) max_lifetime: Option<Duration>,
     /// The connection that `build()` tried the URL with, kept for the first who asks.
     pub(crate) spare: Mutex<Option<Box<Slot<C>>>>,
+    /// No new connections: the engine was closed.
+    pub(crate) closed: AtomicBool,
 }
 
 impl<C: SessionConnection> fmt::Debug for Connector<C> {
@@ -78,7 +96,9 @@ impl<C: SessionConnection> Connector<C> {
         let mut slot = Slot::new(conn);
         slot.conn.configure(&self.settings, &mut slot.state).map_err(|error| self.refused(&error))?;
         if let Some(setup) = &self.setup {
-            setup(&mut slot.conn).and_then(|()| end_left_open(&mut slot.conn)).map_err(|error| self.refused(&error))?;
+            guarded(setup, &mut slot.conn)
+                .and_then(|()| end_left_open(&mut slot.conn))
+                .map_err(|error| self.refused(&error))?;
         }
         slot.last_used = Instant::now();
         Ok(Box::new(slot))
@@ -98,21 +118,33 @@ impl<C: SessionConnection> Connector<C> {
         take.recv_timeout(patience).unwrap_or_else(|_| Err(self.refused(&format!("no answer within {patience:?}"))))
     }
 
-    /// Whether a connection that lay idle may be handed out; puts back what raw code may have changed on it.
-    pub(crate) fn check(&self, slot: &mut Slot<C>, now: Instant) -> QueryResult<()> {
-        if slot.suspect || now.saturating_duration_since(slot.last_used) > self.ping_after {
+    /// Whether a connection that lay idle may be handed out; puts back what raw code may have changed on it. `wary`: pings
+    /// it however short it lay.
+    pub(crate) fn check(&self, slot: &mut Slot<C>, now: Instant, wary: bool) -> QueryResult<()> {
+        if wary || slot.suspect || now.saturating_duration_since(slot.last_used) > self.ping_after {
             slot.conn.ping()?;
             slot.suspect = false;
         }
         if slot.touched {
             slot.conn.restore(&self.settings, &mut slot.state)?;
             if let Some(reset) = &self.reset {
-                reset(&mut slot.conn)?;
+                guarded(reset, &mut slot.conn)?;
                 end_left_open(&mut slot.conn)?;
             }
             slot.touched = false;
         }
         Ok(())
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Refuses new connections and closes the one that nobody has asked for yet.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(spare);
     }
 
     pub(crate) fn refused(&self, error: &dyn fmt::Display) -> Error {
@@ -162,7 +194,12 @@ impl<C: SessionConnection> r2d2::ManageConnection for Manager<C> {
     type Error = Error;
 
     fn connect(&self) -> Result<Self::Connection> {
-        self.0.open()
+        // r2d2 replaces what it closes; after the engine's end there is nothing to replace.
+        if self.0.is_closed() {
+            return Err(Error::ShutDown);
+        }
+        let slot = self.0.open()?;
+        if self.0.is_closed() { Err(Error::ShutDown) } else { Ok(slot) }
     }
 
     fn is_valid(&self, slot: &mut Self::Connection) -> Result<()> {

@@ -81,15 +81,21 @@ impl<C: SessionConnection> Store<C> {
         started: Instant,
         patience: Duration,
         max_size: usize,
+        wary: bool,
     ) -> Result<Held<C>> {
         loop {
             let mut held = match self {
                 Self::Shared(pool) => {
                     let pool = pool.read().unwrap_or_else(PoisonError::into_inner);
-                    let pool = pool.as_ref().ok_or(Error::ShutDown)?;
-                    match pool.try_get() {
+                    let open = pool.as_ref().ok_or(Error::ShutDown)?;
+                    match open.try_get() {
                         Some(pooled) => Held::Pooled(pooled),
-                        None => Held::Pooled(wait_for_new(pool, started, patience)?),
+                        None => {
+                            // Without the lock: `close` must not have to wait for a server that does not answer.
+                            let waited_for = open.clone();
+                            drop(pool);
+                            Held::Pooled(wait_for_new(&waited_for, started, patience)?)
+                        }
                     }
                 }
                 Self::PerThread(kept) => {
@@ -119,7 +125,7 @@ impl<C: SessionConnection> Store<C> {
                 Self::None => Held::Own(connector.open_within(remaining(started, patience))?),
             };
             let slot = held.slot();
-            match connector.check(slot, started) {
+            match connector.check(slot, started, wary) {
                 Ok(()) => return Ok(held),
                 Err(error) => {
                     slot.broken = true;
@@ -177,8 +183,10 @@ impl<C: SessionConnection> Store<C> {
             Self::Shared(pool) => {
                 let pool = pool.write().unwrap_or_else(PoisonError::into_inner).take();
                 if let Some(pool) = pool {
-                    while let Some(mut idle) = pool.try_get() {
-                        idle.broken = true;
+                    while pool.state().idle_connections > 0 {
+                        if let Some(mut idle) = pool.try_get() {
+                            idle.broken = true;
+                        }
                     }
                 }
             }

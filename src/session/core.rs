@@ -389,7 +389,7 @@ impl<C: SessionConnection> Core<C> {
         // Every kept connection may have died while it lay idle, as after a restart of the server.
         let mut dead_at_most = engine.max_size();
         loop {
-            let mut lease = engine.lease(&options, place, started)?;
+            let mut lease = engine.lease(&options, place, started, dead_at_most < engine.max_size())?;
             let Some(slot) = lease.slot() else { return Err(Error::ShutDown) };
             let Err(error) = slot.conn.begin(&options, engine.settings(), &mut slot.state) else {
                 *self.connection.borrow_mut() = Some(Connection::Leased(lease));
@@ -516,9 +516,12 @@ impl<C: SessionConnection> Core<C> {
                 .map_err(|error| Error::Statement(Failure::new(error, place)));
         };
         let options = self.current.get();
-        let lease = engine.lease(&options, place, Instant::now())?;
+        if let Some(table) = &self.table {
+            table.admit()?;
+        }
+        let _end = EndOfStatement(self);
+        let lease = engine.lease(&options, place, Instant::now(), false)?;
         *self.connection.borrow_mut() = Some(Connection::Leased(lease));
-        let _back = GiveBack(self);
         let result = self.lend(place, |slot| {
             slot.touched |= raw;
             let result = slot.conn.prepare_autocommit(&options, &mut slot.state).and_then(|()| f(&mut slot.conn));
@@ -1112,12 +1115,15 @@ impl<C: SessionConnection> Drop for Core<C> {
     }
 }
 
-/// Gives the connection back when the call ends, also by a panic.
-struct GiveBack<'a, C: SessionConnection>(&'a Core<C>);
+/// Gives the connection back when a statement without a transaction ends, also by a panic.
+struct EndOfStatement<'a, C: SessionConnection>(&'a Core<C>);
 
-impl<C: SessionConnection> Drop for GiveBack<'_, C> {
+impl<C: SessionConnection> Drop for EndOfStatement<'_, C> {
     fn drop(&mut self) {
         self.0.give_connection_back();
+        if let Some(table) = &self.0.table {
+            table.ended();
+        }
     }
 }
 

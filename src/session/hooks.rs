@@ -1,8 +1,8 @@
 //! What runs when a transaction or savepoint has ended.
 
-use std::any::Any;
 use std::fmt;
 
+use crate::panics::panic_text;
 use crate::place::Place;
 
 /// How a transaction ended.
@@ -131,13 +131,4 @@ impl Hook {
         };
         Some(HookError { place, message })
     }
-}
-
-/// The text of a panic, where it has one.
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no text)")
 }

@@ -3,6 +3,7 @@
 pub(crate) use super::db;
 pub(crate) use crate::support::notes;
 
+mod engine;
 mod extents;
 mod honest_commit;
 mod hooks;
@@ -19,7 +20,10 @@ mod parity_statements;
 mod parity_transaction;
 mod registry;
 mod savepoints;
+mod scoped_future;
 mod state_table;
 mod statements;
+mod threads;
 mod tools;
 mod transaction;
+mod waiting;

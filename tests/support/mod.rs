@@ -96,6 +96,11 @@ pub mod sqlite_memory {
         pub fn new() -> Self {
             Self { url: ":memory:".into() }
         }
+
+        /// There is no server to ask.
+        pub fn connections(&self) -> i64 {
+            0
+        }
     }
 
     common!();
@@ -121,6 +126,13 @@ pub mod sqlite_file {
             let folder = tempfile::tempdir().unwrap();
             let url = folder.path().join("test.db").to_str().unwrap().to_owned();
             Self { url, _folder: folder }
+        }
+
+        /// How many times this process has the file open: once a connection.
+        pub fn connections(&self) -> i64 {
+            let file = std::path::Path::new(&self.url);
+            let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            open.filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|target| target == file)).count() as i64
         }
     }
 
