@@ -91,7 +91,12 @@ impl<C: SessionConnection> Session<C> {
     /// # let session = Session::<SqliteConnection>::new(&Engine::new(":memory:")?);
     /// # session.batch_execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)")?;
     /// let letters = session.with_rows(notes::table.select(notes::text), |rows| {
-    ///     rows.try_fold(0, |sum, text| Ok(sum + text.map(|text: String| text.len())?))
+    ///     let mut letters = 0;
+    ///     for text in rows {
+    ///         let text: String = text?;
+    ///         letters += text.len();
+    ///     }
+    ///     Ok(letters)
     /// })?;
     /// # assert_eq!(letters, 0);
     /// # Ok(()) }
