@@ -2,7 +2,7 @@
 //!
 //! SQLite (in memory and in a file) needs nothing. `--features postgres` and `--features mysql` need a server
 //! (`TEST_POSTGRES_URL`, `TEST_MYSQL_URL`) and fail without one.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::duplicate_mod, unreachable_pub)]
 
 #[path = "../support/mod.rs"]
 mod support;
