@@ -263,12 +263,24 @@ impl<C: SessionConnection> Engine<C> {
         Ok(lease)
     }
 
-    /// A connection of its own, outside the pool, for migrations.
-    pub(crate) fn open_outside_the_pool(&self) -> Result<Box<Slot<C>>> {
-        if self.inner.connector.is_closed() {
+    /// Lends a connection of its own, outside the pool, and on SQLite the gate with it: for migrations.
+    pub(crate) fn with_own_connection<R>(
+        &self,
+        place: Place,
+        patience: Duration,
+        f: impl FnOnce(&mut C) -> Result<R>,
+    ) -> Result<R> {
+        let inner = &*self.inner;
+        if inner.connector.is_closed() {
             return Err(Error::ShutDown);
         }
-        self.inner.connector.open_within(self.inner.patience)
+        let mut rights = Rights { engine: inner, gate: None, connection: None };
+        if let Some(gate) = &inner.gate {
+            let request = Request { name: gate.name, place, started: Instant::now(), patience };
+            rights.gate = Some(gate.turnstiles.pass(request, std::thread::current())?);
+        }
+        let mut slot = inner.connector.open_within(inner.patience)?;
+        f(&mut slot.conn)
     }
 
     pub(crate) fn url(&self) -> &crate::backend::PreparedUrl {

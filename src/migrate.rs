@@ -1,5 +1,6 @@
 //! Migrations that many processes may start at once.
 
+use std::panic::Location;
 use std::time::Duration;
 
 use diesel::migration::{Migration, MigrationConnection, MigrationSource};
@@ -25,13 +26,18 @@ where
     /// (`app.db-migrate.lock`), PostgreSQL polls an advisory lock, MySQL and MariaDB use `GET_LOCK` (which is per node on
     /// Galera: migrate on one node).
     ///
+    /// Inside this process they take SQLite's write gate, so that no session's transaction is in their way.
+    ///
     /// # Errors
-    /// [`Error::Migration`] with what failed; [`Error::Connect`].
+    /// [`Error::Migration`] with what failed; [`Error::Connect`]; on SQLite [`Error::WouldDeadlock`] if this thread has a
+    /// transaction open.
+    #[track_caller]
     pub fn run_migrations<S: MigrationSource<C::Backend>>(&self, migrations: S) -> Result<Vec<String>> {
-        let mut slot = self.open_outside_the_pool()?;
-        slot.conn.with_migration_lock(self.url(), PATIENCE, |conn| {
-            let ran = conn.run_pending_migrations(migrations).map_err(|error| Error::Migration(error.to_string()))?;
-            Ok(ran.iter().map(ToString::to_string).collect())
+        self.with_own_connection(Location::caller(), PATIENCE, |conn| {
+            conn.with_migration_lock(self.url(), PATIENCE, |conn| {
+                let ran = conn.run_pending_migrations(migrations).map_err(failed)?;
+                Ok(ran.iter().map(ToString::to_string).collect())
+            })
         })
     }
 
@@ -39,9 +45,15 @@ where
     ///
     /// # Errors
     /// As [`run_migrations`](Engine::run_migrations).
+    #[track_caller]
     pub fn pending_migrations<S: MigrationSource<C::Backend>>(&self, migrations: S) -> Result<Vec<String>> {
-        let mut slot = self.open_outside_the_pool()?;
-        let pending = slot.conn.pending_migrations(migrations).map_err(|error| Error::Migration(error.to_string()))?;
-        Ok(pending.iter().map(|migration| migration.name().to_string()).collect())
+        self.with_own_connection(Location::caller(), PATIENCE, |conn| {
+            let pending = conn.pending_migrations(migrations).map_err(failed)?;
+            Ok(pending.iter().map(|migration| migration.name().to_string()).collect())
+        })
     }
+}
+
+fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::Migration(error.to_string())
 }

@@ -86,7 +86,8 @@ impl<C: SessionConnection> EngineBuilder<C> {
         self
     }
 
-    /// How many idle connections the shared pool keeps ready; 0 by default: they are opened when needed.
+    /// How many idle connections the shared pool keeps ready; 0 by default: they are opened when needed. In memory
+    /// (SQLite), where one is in use at a time, it is 0 whatever is asked for.
     pub fn min_idle(mut self, min_idle: usize) -> Self {
         self.min_idle = min_idle;
         self
@@ -236,7 +237,7 @@ impl<C: SessionConnection> EngineBuilder<C> {
                 let max = u32::try_from(max_size).unwrap_or(u32::MAX);
                 let pool = r2d2::Pool::builder()
                     .max_size(max)
-                    .min_idle(Some(u32::try_from(self.min_idle).unwrap_or(max)))
+                    .min_idle(Some(if memory { 0 } else { u32::try_from(self.min_idle).unwrap_or(max) }))
                     .connection_timeout(self.connection_timeout)
                     .idle_timeout(self.idle_timeout)
                     .max_lifetime(self.max_lifetime)

@@ -90,13 +90,13 @@ impl<C: SessionConnection> Session<C> {
     /// # fn main() -> diesel_session::Result<()> {
     /// # let session = Session::<SqliteConnection>::new(&Engine::new(":memory:")?);
     /// # session.batch_execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)")?;
-    /// let mut letters = 0;
-    /// session.with_rows(notes::table.select(notes::text), |rows| {
+    /// let letters = session.with_rows(notes::table.select(notes::text), |rows| {
+    ///     let mut letters = 0;
     ///     for text in rows {
     ///         let text: String = text?;
     ///         letters += text.len();
     ///     }
-    ///     Ok(())
+    ///     Ok(letters)
     /// })?;
     /// # assert_eq!(letters, 0);
     /// # Ok(()) }

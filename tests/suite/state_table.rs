@@ -247,7 +247,7 @@ fn within(situation: Situation, database: &Database, registry: &Registry, act: &
     };
     match situation {
         IdleSession => {}
-        ActiveTransaction => drop(insert(&session, "before")?),
+        ActiveTransaction | AutocommitSession => drop(insert(&session, "before")?),
         FailedByAStatement => {
             insert(&session, "before")?;
             assert!(insert(&session, "before").unwrap_err().is_unique_violation());
@@ -344,7 +344,6 @@ fn within(situation: Situation, database: &Database, registry: &Registry, act: &
             });
         }
         ReadOnlySession => assert_eq!(number(&session, "SELECT count(*) FROM notes")?, 0),
-        AutocommitSession => drop(insert(&session, "before")?),
         ClosedSession => {
             insert(&session, "before")?;
             session.close();

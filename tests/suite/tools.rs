@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use diesel::connection::{Instrumentation, InstrumentationEvent};
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
-use diesel_session::{EngineBuilder, Error, Kind, Session as AnySession};
+use diesel_session::{EngineBuilder, Error, Kind, Session as AnySession, SessionState};
 
-use super::db::{self, Conn, Database, Registry, Session, insert};
+use super::db::{self, Conn, Database, Registry, Session, insert, stored};
 use super::notes;
 
 /// Which database this copy of the suite runs on.
@@ -48,6 +48,19 @@ pub(crate) fn answer<T>(result: &diesel_session::Result<T>) -> String {
 pub(crate) fn nothing_in_use(registry: &Registry) {
     assert_eq!(registry.engine().connections_in_use().len(), 0, "{}", db::NAME);
     assert_eq!(registry.engine().write_gate().len(), 0, "{}", db::NAME);
+}
+
+/// The session's next unit of work goes well, and it alone is stored beside `before`.
+pub(crate) fn goes_on(registry: &Registry, session: &Session, before: &[&str]) {
+    assert_eq!(session.state(), SessionState::Idle);
+    nothing_in_use(registry);
+    insert(session, "~ next").unwrap();
+    session.commit().unwrap();
+    let mut expected = before.to_vec();
+    expected.push("~ next");
+    assert_eq!(stored(registry), expected, "{}", db::NAME);
+    registry.remove();
+    nothing_in_use(registry);
 }
 
 // ---- what was sent ----
