@@ -7,6 +7,7 @@ mod engine;
 mod extents;
 mod registry;
 mod scoped_future;
+mod shutdown;
 mod threads;
 mod transaction;
 mod waiting;
