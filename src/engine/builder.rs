@@ -178,7 +178,8 @@ impl<C: SessionConnection> EngineBuilder<C> {
     /// SQLite: how long to wait for *other processes* that hold the file's lock; 5 s by default. Threads of this process
     /// wait at the write gate instead, for the connection time-out.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.busy_timeout = timeout;
+        // SQLite keeps it as an `int` of milliseconds, and takes more for 0.
+        self.settings.busy_timeout = timeout.min(Duration::from_millis(i32::MAX as u64));
         self
     }
 

@@ -446,7 +446,7 @@ impl<C: SessionConnection> Core<C> {
     fn send<R>(&self, place: Place, f: impl FnOnce(&mut C) -> QueryResult<R>) -> Result<R> {
         self.entry.statement(place);
         if self.has(Situation::Autocommit) {
-            return self.send_alone(place, f);
+            return self.send_alone(place, false, f);
         }
         let (result, truth) = self.lend(place, |slot| {
             let result = f(&mut slot.conn);
@@ -462,8 +462,8 @@ impl<C: SessionConnection> Core<C> {
         result.map_err(|error| self.statement_failed(Failure::new(error, place), truth))
     }
 
-    /// One statement, one connection, no transaction.
-    fn send_alone<R>(&self, place: Place, f: impl FnOnce(&mut C) -> QueryResult<R>) -> Result<R> {
+    /// One statement, one connection, no transaction. `raw`: it may change settings of the connection.
+    fn send_alone<R>(&self, place: Place, raw: bool, f: impl FnOnce(&mut C) -> QueryResult<R>) -> Result<R> {
         let Some(engine) = &self.engine else {
             return self
                 .lend(place, |slot| f(&mut slot.conn))?
@@ -477,6 +477,7 @@ impl<C: SessionConnection> Core<C> {
         let lease = engine.lease(&options, place, Instant::now(), false)?;
         *self.connection.borrow_mut() = Some(Connection::Leased(lease));
         let result = self.lend(place, |slot| {
+            slot.state.touched |= raw;
             let result = slot.conn.prepare_autocommit(&options, &mut slot.state).and_then(|()| f(&mut slot.conn));
             if let Err(DieselError::DatabaseError(..) | DieselError::BrokenTransactionManager) = &result {
                 slot.suspect = true;
@@ -538,10 +539,10 @@ impl<C: SessionConnection> Core<C> {
         f: impl FnOnce(&mut C) -> QueryResult<R>,
     ) -> Result<R> {
         self.admit(|| kind, place)?;
-        if self.has(Situation::Autocommit) {
-            return self.send(place, |conn| f(conn));
-        }
         self.entry.statement(place);
+        if self.has(Situation::Autocommit) {
+            return self.send_alone(place, true, f);
+        }
         let (result, truth) = self.lend(place, |slot| {
             let before = crate::backend::depth(&mut slot.conn);
             slot.state.touched = true;
