@@ -784,7 +784,7 @@ impl<C: SessionConnection> Core<C> {
     /// The transaction is over: connection back, state idle, then listeners and hooks.
     fn finish(&self, outcome: Outcome) -> Vec<HookError> {
         let was_active = self.has(Situation::Active);
-        let frames = std::mem::take(&mut *self.frames.borrow_mut());
+        let frames = self.frames.borrow_mut().take();
         let depth = frames.savepoints.len();
         self.give_connection_back();
         let created = self.created.take();

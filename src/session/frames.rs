@@ -34,6 +34,13 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
+    /// Takes all frames, for the end of the transaction. The serials go on: a guard that outlives its transaction must not
+    /// be taken for one of the next.
+    pub(crate) fn take(&mut self) -> Self {
+        let next = Self { serial: self.serial, ..Self::default() };
+        std::mem::replace(self, next)
+    }
+
     pub(crate) fn innermost(&mut self) -> &mut Frame {
         self.savepoints.last_mut().unwrap_or(&mut self.root)
     }
