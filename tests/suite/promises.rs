@@ -5,6 +5,7 @@ pub(crate) use crate::support::notes;
 
 mod engine;
 mod extents;
+mod model;
 mod registry;
 mod scoped_future;
 mod shutdown;
