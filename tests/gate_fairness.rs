@@ -1,7 +1,7 @@
 //! The write gate under load: nobody starves, and readers don't pay for it. Measured, so one test at a time; each is
 //! given three chances, because a machine that is busy with something else says nothing about the gate.
 #![cfg(feature = "sqlite")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex, PoisonError};

@@ -266,7 +266,12 @@ impl Pair {
             },
             Step::GuardRollback(which) | Step::GuardDrop(which) => match self.take_guard(which) {
                 Some((id, guard)) => {
-                    let real = if matches!(step, Step::GuardRollback(_)) { guard.rollback() } else { Ok(drop(guard)) };
+                    let mut real = Ok(());
+                    if matches!(step, Step::GuardRollback(_)) {
+                        real = guard.rollback();
+                    } else {
+                        drop(guard);
+                    }
                     if let Some(position) = self.model.position(id) {
                         self.model.roll_back_to(position, &mut ran);
                     }
