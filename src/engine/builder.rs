@@ -179,7 +179,8 @@ impl<C: SessionConnection> EngineBuilder<C> {
     /// SQLite: how long to wait for *other processes* that hold the file's lock; 5 s by default. Threads of this process
     /// wait at the write gate instead, for the connection time-out.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.busy_timeout = timeout;
+        // SQLite keeps it as an `int` of milliseconds, and takes more for 0.
+        self.settings.busy_timeout = timeout.min(Duration::from_millis(i32::MAX as u64));
         self
     }
 
@@ -234,10 +235,13 @@ impl<C: SessionConnection> EngineBuilder<C> {
         let connections = turnstiles.add(What::Connection, max_size, self.reserve);
         let store = match self.strategy {
             Strategy::Shared => {
-                let max = u32::try_from(max_size).unwrap_or(u32::MAX);
+                // Where sessions take turns one connection serves them all; a second would be opened behind the back of an open
+                // transaction, and find the database locked.
+                let at_once = if gate_rule == GateRule::All { 1 } else { max_size };
+                let max = u32::try_from(at_once).unwrap_or(u32::MAX);
                 let pool = r2d2::Pool::builder()
                     .max_size(max)
-                    .min_idle(Some(if memory { 0 } else { u32::try_from(self.min_idle).unwrap_or(max) }))
+                    .min_idle(Some(u32::try_from(self.min_idle).unwrap_or(max).min(max)))
                     .connection_timeout(self.connection_timeout)
                     .idle_timeout(self.idle_timeout)
                     .max_lifetime(self.max_lifetime)

@@ -288,3 +288,163 @@ fn holders_of(state: &mut State, name: Name) -> Holders {
         .map(|ticket| Holder::new(ticket.thread.id(), ticket.thread.name(), ticket.place, ticket.since))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A permit that is given back when it is dropped.
+    struct Held(Arc<Turnstiles>, Option<Permit>);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.give_back(self.1.take().unwrap());
+        }
+    }
+
+    fn pass(turnstiles: &Arc<Turnstiles>, request: Request) -> Result<Held, Error> {
+        let permit = turnstiles.pass(request, std::thread::current())?;
+        Ok(Held(Arc::clone(turnstiles), Some(permit)))
+    }
+
+    fn request(name: Name, patience: Duration) -> Request {
+        Request { name, place: Location::caller(), started: Instant::now(), patience }
+    }
+
+    /// Numbers without a pattern that a queue could follow.
+    fn next(seed: &mut u64) -> u64 {
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        *seed
+    }
+
+    fn assert_empty(turnstiles: &Turnstiles) {
+        let state = turnstiles.lock();
+        assert!(state.turnstiles.iter().all(|turnstile| turnstile.holders.is_empty() && turnstile.queue.is_empty()));
+    }
+
+    /// Holds for so many turns of the processor.
+    fn hold(turns: u64) {
+        for _ in 0..turns {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn no_wake_up_and_no_permit_is_lost_while_waiters_come_and_lose_their_patience() {
+        const THREADS: usize = 16;
+        for (capacity, reserve) in [(1, 0), (3, 0), (4, 2)] {
+            let turnstiles = Arc::new(Turnstiles::default());
+            let name = turnstiles.add(What::Connection, capacity, reserve);
+            let (inside, served) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let start = Barrier::new(THREADS);
+            std::thread::scope(|threads| {
+                for thread in 0..THREADS {
+                    let (turnstiles, inside, served, start) = (&turnstiles, &inside, &served, &start);
+                    threads.spawn(move || {
+                        let mut seed = 88_172_645_463_325_252 + thread as u64;
+                        start.wait();
+                        for _ in 0..400 {
+                            // Every other thread has little patience; it gives up just when its turn comes.
+                            let patient = thread % 2 == 0;
+                            let micros = if patient { 60_000_000 } else { next(&mut seed) % 8_000 };
+                            match pass(&turnstiles, request(name, Duration::from_micros(micros))) {
+                                Ok(permit) => {
+                                    let now = inside.fetch_add(1, Ordering::SeqCst) + 1;
+                                    assert!(now <= capacity - reserve, "{now} at once");
+                                    hold(next(&mut seed) % 30);
+                                    inside.fetch_sub(1, Ordering::SeqCst);
+                                    served.fetch_add(1, Ordering::Relaxed);
+                                    drop(permit);
+                                }
+                                Err(Error::PoolTimeout { .. }) if !patient => {}
+                                Err(error) => panic!("{error}"),
+                            }
+                        }
+                    });
+                }
+            });
+            assert!(served.load(Ordering::Relaxed) >= THREADS / 2 * 400);
+            assert_empty(&turnstiles);
+        }
+    }
+
+    #[test]
+    fn threads_that_take_second_permits_are_told_or_served_and_never_left_waiting() {
+        const THREADS: usize = 8;
+        for reserve in [0, 1] {
+            let turnstiles = Arc::new(Turnstiles::default());
+            let gate = turnstiles.add(What::Gate, 1, 0);
+            let connections = turnstiles.add(What::Connection, 4, reserve);
+            let patience = Duration::from_secs(60);
+            let refused = AtomicUsize::new(0);
+            std::thread::scope(|threads| {
+                for thread in 0..THREADS {
+                    let (turnstiles, refused) = (&turnstiles, &refused);
+                    threads.spawn(move || {
+                        let mut seed = 2_463_534_242 + thread as u64;
+                        for _ in 0..300 {
+                            let mut held = Vec::new();
+                            let wanted = match next(&mut seed) % 4 {
+                                0 => vec![gate, connections],
+                                1 => vec![connections, connections],
+                                2 => vec![gate, connections, connections],
+                                _ => vec![connections, gate, connections],
+                            };
+                            for name in wanted {
+                                match pass(&turnstiles, request(name, patience)) {
+                                    Ok(permit) => held.push(permit),
+                                    Err(Error::WouldStarve { .. } | Error::WouldDeadlock { .. }) => {
+                                        refused.fetch_add(1, Ordering::Relaxed);
+                                        break;
+                                    }
+                                    Err(error) => panic!("{error}"),
+                                }
+                                hold(next(&mut seed) % 4);
+                            }
+                        }
+                    });
+                }
+            });
+            assert!(refused.load(Ordering::Relaxed) > 0, "no ring was ever closed: the test tests nothing");
+            assert_empty(&turnstiles);
+        }
+    }
+
+    #[test]
+    fn one_who_waits_longer_than_the_barging_time_is_served_before_newcomers() {
+        let turnstiles = Arc::new(Turnstiles::default());
+        let name = turnstiles.add(What::Gate, 1, 0);
+        let patience = Duration::from_secs(60);
+        let held = pass(&turnstiles, request(name, patience)).unwrap();
+        let order = Mutex::new(Vec::new());
+        std::thread::scope(|threads| {
+            let (turnstiles, order) = (&turnstiles, &order);
+            for n in 0..4 {
+                threads.spawn(move || {
+                    let permit = pass(&turnstiles, request(name, patience)).unwrap();
+                    order.lock().unwrap().push(n);
+                    drop(permit);
+                });
+                while turnstiles.waiting(name) <= n {
+                    std::thread::yield_now();
+                }
+            }
+            let started = Instant::now();
+            while started.elapsed() < 2 * BARGING {
+                std::thread::yield_now();
+            }
+            drop(held);
+            let late = pass(&turnstiles, request(name, patience)).unwrap();
+            order.lock().unwrap().push(99);
+            drop(late);
+        });
+        assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 99]);
+        assert_empty(&turnstiles);
+    }
+}

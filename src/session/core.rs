@@ -355,24 +355,29 @@ impl<C: SessionConnection> Core<C> {
     }
 
     fn begin_now(&self, place: Place) -> Result<()> {
+        let was_begun = self.created.get().is_some();
         self.autobegin(place)?;
         if self.has(Situation::Active) {
             // A listener of the creation has already used the session.
             return Ok(());
         }
-        if let Some(table) = &self.table {
-            table.admit()?;
-        }
         let started = Instant::now();
-        if let Err(error) = self.begin_on_connection(place, started) {
-            if let Some(table) = &self.table {
-                table.ended();
+        if let Err(error) = self.begin_in_table(place, started) {
+            if !was_begun && self.savepoints() == 0 && self.frames.borrow().hooks() == 0 {
+                // Begun by nothing but this statement, which sent nothing: as if it had not been.
+                self.finish(Outcome::RolledBack);
             }
             return Err(error);
         }
         self.situations.set(self.situations.get().with(Situation::Idle, false).with(Situation::Active, true));
         self.entry.begun(place, started);
         self.after_begin(0, place)
+    }
+
+    fn begin_in_table(&self, place: Place, started: Instant) -> Result<()> {
+        let Some(table) = &self.table else { return self.begin_on_connection(place, started) };
+        table.admit()?;
+        self.begin_on_connection(place, started).inspect_err(|_| table.ended())
     }
 
     fn begin_on_connection(&self, place: Place, started: Instant) -> Result<()> {

@@ -50,7 +50,8 @@ fn every_extent_rolls_back_on_err_and_on_panic_and_leaves_nothing_behind() {
     let database = Database::new();
     let registry = database.registry();
     type Body<'a> = &'a dyn Fn(&Session) -> Result<()>;
-    let extents: [(&str, &dyn Fn(Body<'_>) -> Result<()>); 5] = [
+    type Extent<'a> = &'a dyn Fn(Body<'_>) -> Result<()>;
+    let extents: [(&str, Extent<'_>); 5] = [
         ("scope", &|f| registry.scope(|session| f(session))?),
         ("transaction", &|f| registry.transaction(f)),
         ("transaction_with", &|f| registry.transaction_with(TransactionOptions::new(), f)),

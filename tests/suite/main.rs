@@ -1,4 +1,5 @@
 //! One suite, run on every backend that is switched on. `promises.rs` lists the files; each is written once.
+//! `servers.rs` is for databases that are servers.
 //!
 //! SQLite (in memory and in a file) needs nothing. `--features postgres` and `--features mysql` need a server
 //! (`TEST_POSTGRES_URL`, `TEST_MYSQL_URL`) and fail without one.
@@ -29,6 +30,8 @@ mod postgres {
     pub(crate) use crate::support::postgres as db;
     #[path = "promises.rs"]
     mod promises;
+    #[path = "servers.rs"]
+    mod servers;
 }
 
 #[cfg(feature = "mysql")]
@@ -37,4 +40,6 @@ mod mysql {
     pub(crate) use crate::support::mysql as db;
     #[path = "promises.rs"]
     mod promises;
+    #[path = "servers.rs"]
+    mod servers;
 }
