@@ -1,6 +1,7 @@
 //! Who is open, who holds connections and the write gate, since when and from which line.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Thread, ThreadId};
 use std::time::{Duration, Instant};
@@ -118,6 +119,16 @@ pub enum SessionState {
     /// The session is closed for good.
     Closed,
 }
+
+/// Each state at its own number.
+const STATES: [SessionState; 6] = [
+    SessionState::Idle,
+    SessionState::Active,
+    SessionState::Failed,
+    SessionState::RollbackOnly,
+    SessionState::Lost,
+    SessionState::Closed,
+];
 
 impl fmt::Display for SessionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -243,31 +254,44 @@ impl fmt::Display for InspectReport {
     }
 }
 
-/// What a session tells the registry about itself, readable from every thread.
+/// What a session tells the registry about itself, readable from every thread. The sessions of a thread use one after
+/// the other.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    id: u64,
     thread: Thread,
-    made_at: Place,
+    state: AtomicU8,
     progress: Mutex<Progress>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Progress {
-    state: SessionState,
+    id: u64,
+    made_at: Place,
     begun: Option<(Place, Instant)>,
     last: Option<Place>,
     statements: u64,
 }
 
+impl Progress {
+    fn new(id: u64, made_at: Place) -> Self {
+        Self { id, made_at, begun: None, last: None, statements: 0 }
+    }
+}
+
 impl Entry {
+    /// The entry of a session of this thread.
     pub(crate) fn new(id: u64, made_at: Place) -> Arc<Self> {
         Arc::new(Self {
-            id,
             thread: std::thread::current(),
-            made_at,
-            progress: Mutex::new(Progress { state: SessionState::Idle, begun: None, last: None, statements: 0 }),
+            state: AtomicU8::new(SessionState::Idle as u8),
+            progress: Mutex::new(Progress::new(id, made_at)),
         })
+    }
+
+    /// Another session of the thread has it now.
+    pub(crate) fn reuse(&self, id: u64, made_at: Place) {
+        *self.progress() = Progress::new(id, made_at);
+        self.is(SessionState::Idle);
     }
 
     fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
@@ -281,37 +305,78 @@ impl Entry {
     }
 
     pub(crate) fn begun(&self, place: Place, at: Instant) {
-        let mut progress = self.progress();
-        progress.state = SessionState::Active;
-        progress.begun = Some((place, at));
+        self.progress().begun = Some((place, at));
+        self.is(SessionState::Active);
     }
 
     pub(crate) fn is(&self, state: SessionState) {
-        let mut progress = self.progress();
-        progress.state = state;
-        if matches!(state, SessionState::Idle | SessionState::Closed) {
-            progress.begun = None;
-        }
+        self.state.store(state as u8, Ordering::Release);
     }
 
-    pub(crate) fn report(&self) -> SessionReport {
-        let progress = *self.progress();
-        SessionReport {
-            id: self.id,
+    fn state(&self) -> SessionState {
+        STATES[usize::from(self.state.load(Ordering::Acquire))]
+    }
+
+    /// What the session does; `None` where it is closed.
+    pub(crate) fn report(&self) -> Option<SessionReport> {
+        let (state, progress) = self.look()?;
+        Some(SessionReport {
+            id: progress.id,
             thread: thread_label(self.thread.id(), self.thread.name()),
-            state: progress.state,
-            made_at: self.made_at.to_string(),
+            state,
+            made_at: progress.made_at.to_string(),
             begun_at: progress.begun.map(|(place, _)| place.to_string()),
             age: progress.begun.map(|(_, at)| at.elapsed()),
             last_statement_at: progress.last.map(ToString::to_string),
             statements: progress.statements,
-        }
+        })
     }
 
     /// The entry as a holder, while its transaction is open.
     pub(crate) fn holder(&self) -> Option<Holder> {
-        let progress = *self.progress();
-        let (place, at) = progress.begun?;
+        let (place, at) = self.look()?.1.begun?;
         Some(Holder::new(self.thread.id(), self.thread.name(), place, at))
+    }
+
+    fn look(&self) -> Option<(SessionState, Progress)> {
+        let mut progress = *self.progress();
+        match self.state() {
+            SessionState::Closed => None,
+            SessionState::Idle => {
+                // Of the transaction before.
+                progress.begun = None;
+                Some((SessionState::Idle, progress))
+            }
+            state => Some((state, progress)),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_stands_at_its_number() {
+        for (number, state) in STATES.iter().enumerate() {
+            assert_eq!(*state as usize, number);
+        }
+    }
+
+    #[test]
+    fn a_transaction_that_is_over_holds_nothing() {
+        let place = std::panic::Location::caller();
+        let entry = Entry::new(1, place);
+        assert!(entry.holder().is_none());
+        entry.begun(place, Instant::now());
+        assert!(entry.holder().is_some());
+        entry.is(SessionState::Idle);
+        assert!(entry.holder().is_none());
+        assert!(entry.report().unwrap().begun_at.is_none());
+        entry.is(SessionState::Closed);
+        assert!(entry.report().is_none());
+        entry.reuse(2, place);
+        assert_eq!(entry.report().unwrap().id, 2);
     }
 }

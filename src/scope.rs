@@ -55,7 +55,7 @@ impl<C: SessionConnection> Inner<C> {
         };
         let options = change(options);
         options.transaction.check()?;
-        Ok(Core::new(Some(self.engine.clone()), options, Some(Arc::clone(&self.table)), listeners, place, None))
+        Ok(Core::new(Some(self.engine.clone()), options, Some(&self.table), listeners, place, None))
     }
 
     /// This thread's session, made if there is none.

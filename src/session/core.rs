@@ -15,12 +15,12 @@ use super::frames::Frames;
 use super::hooks::{Committed, Hook, HookError, Outcome};
 use super::join::{JoinMode, Joined};
 use super::state::{Action, Operation, Refusal, Situation, Situations};
-use super::table::{Seat, SessionTable};
+use super::table::{Desk, SessionTable};
 use crate::backend::{SessionConnection, Truth};
 use crate::engine::{ConnectionSlot, Engine, Lease, truth_after};
 use crate::error::{Cause, Error, Failure, Reason, Result};
 use crate::info::Info;
-use crate::inspect::{Entry, SessionState};
+use crate::inspect::SessionState;
 use crate::options::{SessionOptions, TransactionOptions};
 use crate::place::Place;
 
@@ -86,9 +86,8 @@ pub(crate) struct Core<C: SessionConnection> {
     watched: Cell<bool>,
     asking: Cell<bool>,
     me: Weak<Self>,
-    pub(crate) entry: Arc<Entry>,
-    table: Option<Arc<SessionTable>>,
-    seat: Option<Seat>,
+    /// Where other threads see it; none outside a registry.
+    desk: Option<Desk>,
     pub(crate) info: Info,
 }
 
@@ -96,14 +95,13 @@ impl<C: SessionConnection> Core<C> {
     pub(crate) fn new(
         engine: Option<Engine<C>>,
         options: SessionOptions,
-        table: Option<Arc<SessionTable>>,
+        table: Option<&Arc<SessionTable>>,
         shared_listeners: Listeners<C>,
         place: Place,
         joined: Option<(C, JoinMode)>,
     ) -> Rc<Self> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let entry = Entry::new(id, place);
-        let seat = table.as_ref().map(|table| table.insert(&entry));
+        let desk = table.map(|table| Desk::take(table, id, place));
         let info = Info::default();
         options.fill(&info);
         let (connection, join_mode) = match joined {
@@ -136,9 +134,7 @@ impl<C: SessionConnection> Core<C> {
             shared_listeners,
             asking: Cell::new(false),
             me: Weak::clone(me),
-            entry,
-            table,
-            seat,
+            desk,
             info,
         })
     }
@@ -147,6 +143,22 @@ impl<C: SessionConnection> Core<C> {
 
     pub(crate) fn has(&self, situation: Situation) -> bool {
         self.situations.get().has(situation)
+    }
+
+    fn table(&self) -> Option<&SessionTable> {
+        self.desk.as_ref().map(Desk::table)
+    }
+
+    fn show(&self, state: SessionState) {
+        if let Some(desk) = &self.desk {
+            desk.entry.is(state);
+        }
+    }
+
+    fn show_statement(&self, place: Place) {
+        if let Some(desk) = &self.desk {
+            desk.entry.statement(place);
+        }
     }
 
     fn set(&self, situation: Situation, on: bool) {
@@ -256,7 +268,7 @@ impl<C: SessionConnection> Core<C> {
             .with(Situation::RollbackOnly, doomed)
             .with(Situation::Lost, self.lost.borrow().is_some());
         self.situations.set(situations);
-        self.entry.is(self.state());
+        self.show(self.state());
     }
 
     // ---- listeners ----
@@ -360,18 +372,20 @@ impl<C: SessionConnection> Core<C> {
             // A listener of the creation has already used the session.
             return Ok(());
         }
-        if let Some(table) = &self.table {
+        if let Some(table) = self.table() {
             table.admit()?;
         }
         let started = Instant::now();
         if let Err(error) = self.begin_on_connection(place, started) {
-            if let Some(table) = &self.table {
+            if let Some(table) = self.table() {
                 table.ended();
             }
             return Err(error);
         }
         self.situations.set(self.situations.get().with(Situation::Idle, false).with(Situation::Active, true));
-        self.entry.begun(place, started);
+        if let Some(desk) = &self.desk {
+            desk.entry.begun(place, started);
+        }
         self.after_begin(0, place)
     }
 
@@ -470,7 +484,7 @@ impl<C: SessionConnection> Core<C> {
 
     /// `raw`: text that may end the transaction or change a setting; afterwards the connection is asked.
     fn send<R>(&self, place: Place, raw: bool, f: impl FnOnce(&mut C) -> QueryResult<R>) -> Result<R> {
-        self.entry.statement(place);
+        self.show_statement(place);
         if self.has(Situation::Autocommit) {
             return self.send_alone(place, raw, f);
         }
@@ -516,7 +530,7 @@ impl<C: SessionConnection> Core<C> {
                 .map_err(|error| Error::Statement(Failure::new(error, place)));
         };
         let options = self.current.get();
-        if let Some(table) = &self.table {
+        if let Some(table) = self.table() {
             table.admit()?;
         }
         let _end = EndOfStatement(self);
@@ -588,7 +602,7 @@ impl<C: SessionConnection> Core<C> {
         if self.has(Situation::Autocommit) {
             return self.send(place, true, f);
         }
-        self.entry.statement(place);
+        self.show_statement(place);
         let (result, truth) = self.lend(place, |slot| {
             let before = crate::backend::depth(&mut slot.conn);
             slot.touched = true;
@@ -858,8 +872,8 @@ impl<C: SessionConnection> Core<C> {
             after = after.with(kept, situations.has(kept));
         }
         self.situations.set(after);
-        self.entry.is(SessionState::Idle);
-        if was_active && let Some(table) = &self.table {
+        self.show(SessionState::Idle);
+        if was_active && let Some(table) = self.table() {
             table.ended();
         }
         if created.is_some() && self.watched.get() {
@@ -948,7 +962,7 @@ impl<C: SessionConnection> Core<C> {
             let error = if ran > HOOKS_AT_MOST { Some(hook.not_run()) } else { hook.run(outcome) };
             if let Some(error) = error {
                 tracing::error!(session = self.id, error = %error, "a hook failed");
-                if let Some(table) = &self.table {
+                if let Some(table) = self.table() {
                     table.hook_failed();
                 }
                 errors.push(error);
@@ -1042,7 +1056,7 @@ impl<C: SessionConnection> Core<C> {
     /// The thread ended without `remove()`.
     pub(crate) fn abandon_with_thread(&self) {
         if !self.has(Situation::Closed) {
-            if let Some(table) = &self.table {
+            if let Some(table) = self.table() {
                 table.ended_with_its_thread();
             }
             self.abandon();
@@ -1055,9 +1069,7 @@ impl<C: SessionConnection> Core<C> {
     }
 
     fn depart(&self) {
-        if let (Some(table), Some(seat)) = (&self.table, self.seat) {
-            table.remove(seat);
-        }
+        self.show(SessionState::Closed);
     }
 
     pub(crate) fn closed_at(&self) -> Option<Place> {
@@ -1085,7 +1097,7 @@ impl<C: SessionConnection> Core<C> {
             let connection = connection.take();
             drop(connection);
         }
-        if let Some(table) = &self.table
+        if let Some(table) = self.table()
             && was_active
         {
             table.ended();
@@ -1112,6 +1124,9 @@ impl<C: SessionConnection> Core<C> {
 impl<C: SessionConnection> Drop for Core<C> {
     fn drop(&mut self) {
         self.abandon();
+        if let Some(desk) = self.desk.take() {
+            desk.leave();
+        }
     }
 }
 
@@ -1121,7 +1136,7 @@ struct EndOfStatement<'a, C: SessionConnection>(&'a Core<C>);
 impl<C: SessionConnection> Drop for EndOfStatement<'_, C> {
     fn drop(&mut self) {
         self.0.give_connection_back();
-        if let Some(table) = &self.0.table {
+        if let Some(table) = self.0.table() {
             table.ended();
         }
     }
