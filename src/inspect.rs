@@ -1,8 +1,8 @@
 //! Who is open, who holds connections and the write gate, since when and from which line.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Thread, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -259,14 +259,16 @@ impl fmt::Display for InspectReport {
 #[derive(Debug)]
 pub(crate) struct Entry {
     thread: Thread,
+    id: AtomicU64,
     state: AtomicU8,
     progress: Mutex<Progress>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Progress {
-    id: u64,
     made_at: Place,
+    /// Whose the rest is: perhaps an earlier session's.
+    id: u64,
     begun: Option<(Place, Instant)>,
     last: Option<Place>,
     statements: u64,
@@ -274,7 +276,7 @@ struct Progress {
 
 impl Progress {
     fn new(id: u64, made_at: Place) -> Self {
-        Self { id, made_at, begun: None, last: None, statements: 0 }
+        Self { made_at, id, begun: None, last: None, statements: 0 }
     }
 }
 
@@ -283,19 +285,29 @@ impl Entry {
     pub(crate) fn new(id: u64, made_at: Place) -> Arc<Self> {
         Arc::new(Self {
             thread: std::thread::current(),
+            id: AtomicU64::new(id),
             state: AtomicU8::new(SessionState::Idle as u8),
             progress: Mutex::new(Progress::new(id, made_at)),
         })
     }
 
-    /// Another session of the thread has it now.
-    pub(crate) fn reuse(&self, id: u64, made_at: Place) {
-        *self.progress() = Progress::new(id, made_at);
+    /// Another session of the thread has it now; `made_at` if that is another line.
+    pub(crate) fn reuse(&self, id: u64, made_at: Option<Place>) {
+        self.id.store(id, Ordering::Relaxed);
+        if let Some(made_at) = made_at {
+            *self.progress() = Progress::new(id, made_at);
+        }
         self.is(SessionState::Idle);
     }
 
-    fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What this session did so far; for its own thread.
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        let id = self.id.load(Ordering::Relaxed);
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if progress.id != id {
+            *progress = Progress::new(id, progress.made_at);
+        }
+        progress
     }
 
     pub(crate) fn statement(&self, place: Place) {
@@ -304,8 +316,15 @@ impl Entry {
         progress.statements += 1;
     }
 
-    pub(crate) fn begun(&self, place: Place, at: Instant) {
-        self.progress().begun = Some((place, at));
+    /// A transaction was begun, perhaps by a statement.
+    pub(crate) fn begun(&self, place: Place, at: Instant, statements: u64) {
+        let mut progress = self.progress();
+        progress.begun = Some((place, at));
+        if statements > 0 {
+            progress.last = Some(place);
+            progress.statements += statements;
+        }
+        drop(progress);
         self.is(SessionState::Active);
     }
 
@@ -339,16 +358,16 @@ impl Entry {
     }
 
     fn look(&self) -> Option<(SessionState, Progress)> {
-        let mut progress = *self.progress();
-        match self.state() {
-            SessionState::Closed => None,
-            SessionState::Idle => {
-                // Of the transaction before.
-                progress.begun = None;
-                Some((SessionState::Idle, progress))
-            }
-            state => Some((state, progress)),
+        let mut progress = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let (id, state) = (self.id.load(Ordering::Relaxed), self.state());
+        if progress.id != id {
+            progress = Progress::new(id, progress.made_at);
         }
+        if state == SessionState::Idle {
+            // Of the transaction before.
+            progress.begun = None;
+        }
+        (state != SessionState::Closed).then_some((state, progress))
     }
 }
 
@@ -369,14 +388,15 @@ mod tests {
         let place = std::panic::Location::caller();
         let entry = Entry::new(1, place);
         assert!(entry.holder().is_none());
-        entry.begun(place, Instant::now());
+        entry.begun(place, Instant::now(), 1);
         assert!(entry.holder().is_some());
         entry.is(SessionState::Idle);
         assert!(entry.holder().is_none());
         assert!(entry.report().unwrap().begun_at.is_none());
         entry.is(SessionState::Closed);
         assert!(entry.report().is_none());
-        entry.reuse(2, place);
-        assert_eq!(entry.report().unwrap().id, 2);
+        entry.reuse(2, None);
+        let report = entry.report().unwrap();
+        assert_eq!((report.id, report.statements, report.last_statement_at), (2, 0, None));
     }
 }

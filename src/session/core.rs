@@ -27,7 +27,28 @@ use crate::place::Place;
 /// Hooks registered by hooks run too, up to this many in one ending.
 const HOOKS_AT_MOST: usize = 1_000;
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+static NEXT_IDS: AtomicU64 = AtomicU64::new(1);
+/// A thread takes so many numbers at once.
+const IDS: u64 = 64;
+
+thread_local! {
+    /// The next number of this thread, and where its numbers end.
+    static IDS_LEFT: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+}
+
+fn next_id() -> u64 {
+    IDS_LEFT.with(|left| {
+        let (next, end) = left.get();
+        let (next, end) = if next < end {
+            (next, end)
+        } else {
+            let next = NEXT_IDS.fetch_add(IDS, Ordering::Relaxed);
+            (next, next + IDS)
+        };
+        left.set((next + 1, end));
+        next
+    })
+}
 
 /// The connection of a session, while it has one.
 pub(crate) enum Connection<C: SessionConnection> {
@@ -100,7 +121,7 @@ impl<C: SessionConnection> Core<C> {
         place: Place,
         joined: Option<(C, JoinMode)>,
     ) -> Rc<Self> {
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let id = next_id();
         let desk = table.map(|table| Desk::take(table, id, place));
         let info = Info::default();
         options.fill(&info);
@@ -366,10 +387,14 @@ impl<C: SessionConnection> Core<C> {
         Ok(())
     }
 
-    fn begin_now(&self, place: Place) -> Result<()> {
+    /// Begins for a number of statements at this place: one, or none for a savepoint.
+    fn begin_now(&self, place: Place, statements: u64) -> Result<()> {
         self.autobegin(place)?;
         if self.has(Situation::Active) {
             // A listener of the creation has already used the session.
+            if statements > 0 {
+                self.show_statement(place);
+            }
             return Ok(());
         }
         if let Some(table) = self.table() {
@@ -384,7 +409,7 @@ impl<C: SessionConnection> Core<C> {
         }
         self.situations.set(self.situations.get().with(Situation::Idle, false).with(Situation::Active, true));
         if let Some(desk) = &self.desk {
-            desk.entry.begun(place, started);
+            desk.entry.begun(place, started, statements);
         }
         self.after_begin(0, place)
     }
@@ -465,6 +490,7 @@ impl<C: SessionConnection> Core<C> {
     /// Whether a statement may be sent now, and everything that comes before it.
     fn admit(&self, kind: StatementKind, place: Place) -> Result<()> {
         if self.situations.get() == Situations::READY && !self.watched.get() && !self.current.get().read_only {
+            self.show_statement(place);
             return Ok(());
         }
         self.settle_savepoints();
@@ -477,14 +503,14 @@ impl<C: SessionConnection> Core<C> {
         }
         match action {
             // A listener may have begun meanwhile.
-            Action::Begin if !self.has(Situation::Active) => self.begin_now(place),
-            _ => Ok(()),
+            Action::Begin if !self.has(Situation::Active) => self.begin_now(place, 1)?,
+            _ => self.show_statement(place),
         }
+        Ok(())
     }
 
     /// `raw`: text that may end the transaction or change a setting; afterwards the connection is asked.
     fn send<R>(&self, place: Place, raw: bool, f: impl FnOnce(&mut C) -> QueryResult<R>) -> Result<R> {
-        self.show_statement(place);
         if self.has(Situation::Autocommit) {
             return self.send_alone(place, raw, f);
         }
@@ -602,7 +628,6 @@ impl<C: SessionConnection> Core<C> {
         if self.has(Situation::Autocommit) {
             return self.send(place, true, f);
         }
-        self.show_statement(place);
         let (result, truth) = self.lend(place, |slot| {
             let before = crate::backend::depth(&mut slot.conn);
             slot.touched = true;
@@ -640,7 +665,7 @@ impl<C: SessionConnection> Core<C> {
     pub(crate) fn begin_nested(&self, place: Place) -> Result<u64> {
         self.settle_savepoints();
         if self.decide(Operation::Nest)? == Action::Begin {
-            self.begin_now(place)?;
+            self.begin_now(place, 0)?;
         }
         let n = self.savepoints() + 1;
         let sent = self.lend(place, |slot| slot.conn.savepoint(n, &slot.state))?;

@@ -136,6 +136,7 @@ pub(crate) struct Desk {
     table: Arc<SessionTable>,
     seat: Seat,
     pub(crate) entry: Arc<Entry>,
+    made_at: Place,
 }
 
 thread_local! {
@@ -147,15 +148,18 @@ thread_local! {
 impl Desk {
     /// A desk for a session of this thread.
     pub(crate) fn take(table: &Arc<SessionTable>, id: u64, made_at: Place) -> Self {
-        if let Ok(Some(desk)) = SPARE.try_with(Cell::take) {
+        if let Ok(Some(mut desk)) = SPARE.try_with(Cell::take) {
             if Arc::ptr_eq(&desk.table, table) {
-                desk.entry.reuse(id, made_at);
+                // Mostly one line makes all of a thread's sessions.
+                let moved = !std::ptr::eq(desk.made_at, made_at);
+                desk.entry.reuse(id, moved.then_some(made_at));
+                desk.made_at = made_at;
                 return desk;
             }
         }
         let entry = Entry::new(id, made_at);
         let seat = table.insert(&entry);
-        Self { table: Arc::clone(table), seat, entry }
+        Self { table: Arc::clone(table), seat, entry, made_at }
     }
 
     pub(crate) fn table(&self) -> &SessionTable {
