@@ -6,7 +6,7 @@
 //! checked; wrong data ends the program with an error. Options after `--`:
 //!
 //! - `--check`: end with an error where a bound is missed;
-//! - `--rounds N`, `--cycles N`: instead of the defaults (31 rounds; turns of about 20 ms);
+//! - `--rounds N`, `--cycles N`: instead of the defaults (201 rounds; turns of about 3 ms);
 //! - `--only TEXT`: only contenders whose "database/work/name" contains the text.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -20,7 +20,7 @@ use arena::{Arena, RATIO_AT_MOST, Work};
 mod arena;
 
 /// How long a turn should take, roughly: long enough for the clock, short enough for the machine to stay as it is.
-const TURN: Duration = Duration::from_millis(20);
+const TURN: Duration = Duration::from_millis(3);
 /// `Session::current()` on an existing session.
 const CURRENT_AT_MOST: f64 = 10.0;
 
@@ -33,7 +33,7 @@ struct Options {
 
 impl Options {
     fn parse() -> Result<Self, String> {
-        let mut options = Self { check: false, rounds: 31, cycles: None, only: None };
+        let mut options = Self { check: false, rounds: 201, cycles: None, only: None };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
@@ -95,9 +95,9 @@ fn measure(arena: &mut Arena, work: Work, options: &Options) -> Result<usize, St
         .collect();
     let Some(&first) = contenders.first() else { return Ok(0) };
     let cycles = options.cycles.unwrap_or_else(|| {
-        arena.turn(first, 500);
-        let took = arena.turn(first, 500);
-        u32::try_from((TURN.as_nanos() * 500 / took.as_nanos().max(1)).clamp(50, 1_000_000)).unwrap_or(500)
+        arena.turn(first, 200);
+        let took = arena.turn(first, 200);
+        u32::try_from((TURN.as_nanos() * 200 / took.as_nanos().max(1)).clamp(20, 1_000_000)).unwrap_or(200)
     });
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
     for round in 0..options.rounds {

@@ -144,7 +144,10 @@ impl<C: SessionConnection> Drop for Lease<C> {
         let _rights = Rights { engine, gate: self.gate.take(), connection: self.connection.take() };
         if let Some(mut held) = self.held.take() {
             let slot = held.slot();
-            slot.last_used = Instant::now();
+            // Of a local one it is enough to know when it was lent, unless it is newer than that.
+            if C::is_remote() || slot.born >= slot.last_used {
+                slot.last_used = Instant::now();
+            }
             let connector = &engine.connector;
             let is_too_old = connector
                 .max_lifetime
@@ -256,7 +259,9 @@ impl<C: SessionConnection> Engine<C> {
             lease.gate = Some(gate.turnstiles.pass(Request { name: gate.name, ..request }, thread.clone())?);
         }
         lease.connection = Some(inner.turnstiles.pass(request, thread)?);
-        lease.held = Some(inner.store.take(&inner.connector, started, inner.patience, inner.max_size, wary)?);
+        let mut held = inner.store.take(&inner.connector, started, inner.patience, inner.max_size, wary)?;
+        held.slot().last_used = started;
+        lease.held = Some(held);
         if inner.keeps_threads {
             self.forget_thread_at_its_end();
         }

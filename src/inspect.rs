@@ -1,7 +1,8 @@
 //! Who is open, who holds connections and the write gate, since when and from which line.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Thread, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -118,6 +119,16 @@ pub enum SessionState {
     /// The session is closed for good.
     Closed,
 }
+
+/// Each state at its own number.
+const STATES: [SessionState; 6] = [
+    SessionState::Idle,
+    SessionState::Active,
+    SessionState::Failed,
+    SessionState::RollbackOnly,
+    SessionState::Lost,
+    SessionState::Closed,
+];
 
 impl fmt::Display for SessionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -243,35 +254,60 @@ impl fmt::Display for InspectReport {
     }
 }
 
-/// What a session tells the registry about itself, readable from every thread.
+/// What a session tells the registry about itself, readable from every thread. The sessions of a thread use one after
+/// the other.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    id: u64,
     thread: Thread,
-    made_at: Place,
+    id: AtomicU64,
+    state: AtomicU8,
     progress: Mutex<Progress>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Progress {
-    state: SessionState,
+    made_at: Place,
+    /// Whose the rest is: perhaps an earlier session's.
+    id: u64,
     begun: Option<(Place, Instant)>,
     last: Option<Place>,
     statements: u64,
 }
 
+impl Progress {
+    fn new(id: u64, made_at: Place) -> Self {
+        Self { made_at, id, begun: None, last: None, statements: 0 }
+    }
+}
+
 impl Entry {
+    /// The entry of a session of this thread.
     pub(crate) fn new(id: u64, made_at: Place) -> Arc<Self> {
         Arc::new(Self {
-            id,
             thread: std::thread::current(),
-            made_at,
-            progress: Mutex::new(Progress { state: SessionState::Idle, begun: None, last: None, statements: 0 }),
+            id: AtomicU64::new(id),
+            state: AtomicU8::new(SessionState::Idle as u8),
+            progress: Mutex::new(Progress::new(id, made_at)),
         })
     }
 
-    fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Another session of the thread has it now; `made_at` if that is another line.
+    pub(crate) fn reuse(&self, id: u64, made_at: Option<Place>) {
+        self.id.store(id, Ordering::Relaxed);
+        if let Some(made_at) = made_at {
+            *self.progress() = Progress::new(id, made_at);
+        }
+        self.is(SessionState::Idle);
+    }
+
+    /// What this session did so far; for its own thread.
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        let id = self.id.load(Ordering::Relaxed);
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if progress.id != id {
+            *progress = Progress::new(id, progress.made_at);
+        }
+        progress
     }
 
     pub(crate) fn statement(&self, place: Place) {
@@ -280,38 +316,87 @@ impl Entry {
         progress.statements += 1;
     }
 
-    pub(crate) fn begun(&self, place: Place, at: Instant) {
+    /// A transaction was begun, perhaps by a statement.
+    pub(crate) fn begun(&self, place: Place, at: Instant, statements: u64) {
         let mut progress = self.progress();
-        progress.state = SessionState::Active;
         progress.begun = Some((place, at));
+        if statements > 0 {
+            progress.last = Some(place);
+            progress.statements += statements;
+        }
+        drop(progress);
+        self.is(SessionState::Active);
     }
 
     pub(crate) fn is(&self, state: SessionState) {
-        let mut progress = self.progress();
-        progress.state = state;
-        if matches!(state, SessionState::Idle | SessionState::Closed) {
-            progress.begun = None;
-        }
+        self.state.store(state as u8, Ordering::Release);
     }
 
-    pub(crate) fn report(&self) -> SessionReport {
-        let progress = *self.progress();
-        SessionReport {
-            id: self.id,
+    fn state(&self) -> SessionState {
+        STATES[usize::from(self.state.load(Ordering::Acquire))]
+    }
+
+    /// What the session does; `None` where it is closed.
+    pub(crate) fn report(&self) -> Option<SessionReport> {
+        let (state, progress) = self.look()?;
+        Some(SessionReport {
+            id: progress.id,
             thread: thread_label(self.thread.id(), self.thread.name()),
-            state: progress.state,
-            made_at: self.made_at.to_string(),
+            state,
+            made_at: progress.made_at.to_string(),
             begun_at: progress.begun.map(|(place, _)| place.to_string()),
             age: progress.begun.map(|(_, at)| at.elapsed()),
             last_statement_at: progress.last.map(ToString::to_string),
             statements: progress.statements,
-        }
+        })
     }
 
     /// The entry as a holder, while its transaction is open.
     pub(crate) fn holder(&self) -> Option<Holder> {
-        let progress = *self.progress();
-        let (place, at) = progress.begun?;
+        let (place, at) = self.look()?.1.begun?;
         Some(Holder::new(self.thread.id(), self.thread.name(), place, at))
+    }
+
+    fn look(&self) -> Option<(SessionState, Progress)> {
+        let mut progress = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let (id, state) = (self.id.load(Ordering::Relaxed), self.state());
+        if progress.id != id {
+            progress = Progress::new(id, progress.made_at);
+        }
+        if state == SessionState::Idle {
+            // Of the transaction before.
+            progress.begun = None;
+        }
+        (state != SessionState::Closed).then_some((state, progress))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_stands_at_its_number() {
+        for (number, state) in STATES.iter().enumerate() {
+            assert_eq!(*state as usize, number);
+        }
+    }
+
+    #[test]
+    fn a_transaction_that_is_over_holds_nothing() {
+        let place = std::panic::Location::caller();
+        let entry = Entry::new(1, place);
+        assert!(entry.holder().is_none());
+        entry.begun(place, Instant::now(), 1);
+        assert!(entry.holder().is_some());
+        entry.is(SessionState::Idle);
+        assert!(entry.holder().is_none());
+        assert!(entry.report().unwrap().begun_at.is_none());
+        entry.is(SessionState::Closed);
+        assert!(entry.report().is_none());
+        entry.reuse(2, None);
+        let report = entry.report().unwrap();
+        assert_eq!((report.id, report.statements, report.last_statement_at), (2, 0, None));
     }
 }

@@ -24,7 +24,7 @@ mod task;
 
 pub use task::ScopedFuture;
 
-use local::RegistryId;
+use local::{Found, RegistryId};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -39,6 +39,8 @@ pub(crate) struct Inner<C: SessionConnection> {
     engine: Engine<C>,
     strict: AtomicBool,
     template: RwLock<Template<C>>,
+    /// Whether the template still is what it was at the start, so that nobody needs to look at it.
+    is_plain: AtomicBool,
     table: Arc<SessionTable>,
 }
 
@@ -47,15 +49,22 @@ impl<C: SessionConnection> Inner<C> {
         self.template.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn change_template(&self, change: impl FnOnce(&mut Template<C>)) {
+        change(&mut self.template.write().unwrap_or_else(PoisonError::into_inner));
+        self.is_plain.store(false, Ordering::Release);
+    }
+
     /// A session; `change` gets the registry's options and says which it is to have.
     fn make(&self, change: impl FnOnce(SessionOptions) -> SessionOptions, place: Place) -> Result<Rc<Core<C>>> {
-        let (options, listeners) = {
+        let (options, listeners) = if self.is_plain.load(Ordering::Acquire) {
+            (SessionOptions::new(), None)
+        } else {
             let template = self.template();
             (template.options.clone(), template.listeners.clone())
         };
         let options = change(options);
         options.transaction.check()?;
-        Ok(Core::new(Some(self.engine.clone()), options, Some(Arc::clone(&self.table)), listeners, place, None))
+        Ok(Core::new(Some(self.engine.clone()), options, Some(&self.table), listeners, place, None))
     }
 
     /// This thread's session, made if there is none.
@@ -149,6 +158,7 @@ impl<C: SessionConnection> ScopedSession<C> {
                 engine,
                 strict: AtomicBool::new(false),
                 template: RwLock::new(Template { options: SessionOptions::new(), listeners: None }),
+                is_plain: AtomicBool::new(true),
                 table: Arc::default(),
             }),
         }
@@ -252,29 +262,25 @@ impl<C: SessionConnection> ScopedSession<C> {
         let options = self.inner.template().options.clone();
         let options = change(options);
         options.transaction.check()?;
-        self.inner.template.write().unwrap_or_else(PoisonError::into_inner).options = options;
+        self.inner.change_template(|template| template.options = options);
         Ok(())
     }
 
     /// Tells `listener` what the sessions made from now on do.
     pub fn listen(&self, listener: impl SessionListener<C> + Send + Sync + 'static) {
         let listener: Arc<dyn SessionListener<C> + Send + Sync> = Arc::new(listener);
-        let mut template = self.inner.template.write().unwrap_or_else(PoisonError::into_inner);
-        let known = template.listeners.iter().flat_map(|listeners| listeners.iter()).cloned();
-        template.listeners = Some(known.chain([listener]).collect());
+        self.inner.change_template(|template| {
+            let known = template.listeners.iter().flat_map(|listeners| listeners.iter()).cloned();
+            template.listeners = Some(known.chain([listener]).collect());
+        });
     }
 
     /// Ends this thread's session: rolls back what is open, gives the connection back, closes every handle. Does nothing
     /// where there is none, and makes none. Inside a call that holds the session it happens when that call ends.
     #[track_caller]
     pub fn remove(&self) {
-        let Ok(Some(found)) = local::top::<C>(self.inner.id) else { return };
-        // On the stack until its hooks have run, so that they find it in its hooks instead of making another.
-        found.core.close(Location::caller());
-        if !found.extent && found.core.has_closed() {
-            local::pull(&found.core);
-        } else {
-            local::cool();
+        if let Ok(Some(found)) = local::top::<C>(self.inner.id) {
+            end(&found, Location::caller());
         }
     }
 
@@ -308,6 +314,17 @@ impl<C: SessionConnection> ScopedSession<C> {
             idle: engine.idle(),
             counters: self.inner.table.counters(),
         }
+    }
+}
+
+/// Ends this thread's session by `remove`.
+fn end<C: SessionConnection>(found: &Found<C>, place: Place) {
+    // On the stack until its hooks have run, so that they find it in its hooks instead of making another.
+    found.core.close(place);
+    if !found.extent && found.core.has_closed() {
+        local::pull(&found.core);
+    } else {
+        local::cool();
     }
 }
 
@@ -355,7 +372,9 @@ impl<C: SessionConnection> Session<C> {
     /// As [`ScopedSession::current_with`], and [`Error::NoRegistry`].
     #[track_caller]
     pub fn current_with(options: impl Into<SessionOptions>) -> Result<Self> {
-        Self::registry()?.current_with(options)
+        let session = Self::registry()?.current_with(options)?;
+        local::heat(session.core());
+        Ok(session)
     }
 
     /// Whether this thread has an open session.
@@ -376,7 +395,9 @@ impl<C: SessionConnection> Session<C> {
     /// Ends this thread's session, as [`ScopedSession::remove`]; does nothing where there is no session or no registry.
     #[track_caller]
     pub fn remove() {
-        if let Ok(registry) = Self::registry() {
+        if let Some(found) = local::hot_top::<C>() {
+            end(&found, Location::caller());
+        } else if let Ok(registry) = Self::registry() {
             registry.remove();
         }
     }

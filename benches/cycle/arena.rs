@@ -45,7 +45,7 @@ pub struct Arena {
     pub contenders: Vec<Contender>,
     /// Runs with the registry in place behind `Session::current()`.
     pub enter: Box<dyn Fn(&mut dyn FnMut())>,
-    /// Brings the database to the same state before each turn.
+    /// Brings the database to the same state before each turn that writes.
     pub settle: Box<dyn Fn()>,
     /// Every row, in order of its key.
     pub stored: Box<dyn Fn() -> Vec<(i32, String, i32)>>,
@@ -70,7 +70,9 @@ impl Arena {
     pub fn turn(&mut self, contender: usize, cycles: u32) -> Duration {
         let contender = &self.contenders[contender];
         let writes = i32::from(contender.work == Work::ReadUpdate);
-        (self.settle)();
+        if writes > 0 {
+            (self.settle)();
+        }
         let (expected, next) = (&mut self.expected, &mut self.next);
         let mut took = Duration::ZERO;
         (self.enter)(&mut || {

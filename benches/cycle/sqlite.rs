@@ -35,7 +35,7 @@ fn write<T>(conn: &mut Conn, f: impl FnOnce(&mut Conn) -> QueryResult<T>) -> Que
     conn.immediate_transaction(f)
 }
 
-/// Empties the write-ahead log, so that every turn meets the same number of checkpoints.
+/// Empties the write-ahead log, so that no turn pays for the checkpoint of another.
 fn settle(conn: &mut Conn) {
     conn.batch_execute("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
 }

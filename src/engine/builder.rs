@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use diesel::connection::Instrumentation;
 use diesel::result::QueryResult;
 
 use super::connect::{ConnectionHook, Connector, Manager, redact};
-use super::store::{Store, Strategy};
+use super::store::{Shared, Store, Strategy};
 use super::turnstile::{Turnstiles, What};
 use super::{Engine, Gate, Inner};
 use crate::backend::{ConnectionSettings, GateRule, JournalMode, SessionConnection, Synchronous};
@@ -107,13 +107,15 @@ impl<C: SessionConnection> EngineBuilder<C> {
         self
     }
 
-    /// After how long the shared pool closes an idle connection; 10 minutes by default, `None` for never.
+    /// After how long the shared pool closes an idle connection; 10 minutes by default, `None` for never. On SQLite the
+    /// connection that was used last stays.
     pub fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.idle_timeout = timeout;
         self
     }
 
-    /// After how long the shared pool replaces a connection; 30 minutes by default, `None` for never.
+    /// After how long the shared pool replaces a connection; 30 minutes by default, `None` for never. On SQLite the
+    /// connection that was used last stays until it is used again.
     pub fn max_lifetime(mut self, lifetime: Option<Duration>) -> Self {
         self.max_lifetime = lifetime;
         self
@@ -247,7 +249,8 @@ impl<C: SessionConnection> EngineBuilder<C> {
                     .max_lifetime(self.max_lifetime)
                     .test_on_check_out(false)
                     .build_unchecked(Manager(Arc::clone(&connector)));
-                Store::Shared(RwLock::new(Some(pool)))
+                // A pool that keeps some ready counts them itself.
+                Store::Shared(Shared::new(pool, !C::is_remote() && self.min_idle == 0))
             }
             Strategy::PerThread => Store::PerThread(Mutex::default()),
             Strategy::Single => Store::Single(Mutex::default()),

@@ -32,6 +32,7 @@ pub(crate) struct Slot<C: SessionConnection> {
     /// Code outside the session had the bare connection: settings are applied anew before the next transaction.
     pub(crate) touched: bool,
     pub(crate) born: Instant,
+    /// When it came back from its last use; where nothing can happen to it meanwhile (SQLite), when it was lent.
     pub(crate) last_used: Instant,
     /// A statement failed on it in a way that may be the connection's fault: ping before the next use.
     pub(crate) suspect: bool,
@@ -121,7 +122,8 @@ impl<C: SessionConnection> Connector<C> {
     /// Whether a connection that lay idle may be handed out; puts back what raw code may have changed on it. `wary`: pings
     /// it however short it lay.
     pub(crate) fn check(&self, slot: &mut Slot<C>, now: Instant, wary: bool) -> QueryResult<()> {
-        if wary || slot.suspect || now.saturating_duration_since(slot.last_used) > self.ping_after {
+        let idle = || now.saturating_duration_since(slot.last_used);
+        if wary || slot.suspect || (C::is_remote() && idle() > self.ping_after) {
             slot.conn.ping()?;
             slot.suspect = false;
         }

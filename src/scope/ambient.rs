@@ -1,7 +1,6 @@
 //! Which registry `Session::current()` means: the innermost that is entered on this thread, else the installed one.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -20,7 +19,8 @@ pub(crate) struct Frame {
 
 scoped_thread_local!(static ENTERED: Rc<Frame>);
 
-static INSTALLED: RwLock<Option<HashMap<TypeId, AnyRegistry>>> = RwLock::new(None);
+/// One for each connection type, so there are few.
+static INSTALLED: RwLock<Vec<(TypeId, AnyRegistry)>> = RwLock::new(Vec::new());
 
 /// Forgets the shortcut when the extent ends, after the frame is gone.
 struct CoolAtEnd;
@@ -48,13 +48,11 @@ impl Frame {
 /// Makes `registry` the one that every thread finds unless it entered another of the same type.
 pub(crate) fn install<T: Any + Send + Sync>(registry: Arc<T>) -> Result<()> {
     let mut installed = INSTALLED.write().unwrap_or_else(PoisonError::into_inner);
-    match installed.get_or_insert_default().entry(TypeId::of::<T>()) {
-        std::collections::hash_map::Entry::Occupied(_) => Err(Error::AlreadyInstalled),
-        std::collections::hash_map::Entry::Vacant(place) => {
-            place.insert(registry);
-            Ok(())
-        }
+    if installed.iter().any(|(of, _)| *of == TypeId::of::<T>()) {
+        return Err(Error::AlreadyInstalled);
     }
+    installed.push((TypeId::of::<T>(), registry));
+    Ok(())
 }
 
 /// The registry of this type that is meant here.
@@ -69,6 +67,6 @@ pub(crate) fn find<T: Any + Send + Sync>() -> Option<Arc<T>> {
         }
     }
     let installed = INSTALLED.read().unwrap_or_else(PoisonError::into_inner);
-    let registry = Arc::clone(installed.as_ref()?.get(&TypeId::of::<T>())?);
-    registry.downcast().ok()
+    let (_, registry) = installed.iter().find(|(of, _)| *of == TypeId::of::<T>())?;
+    Arc::clone(registry).downcast().ok()
 }

@@ -30,6 +30,12 @@ struct Entry {
     extent: bool,
 }
 
+impl Entry {
+    fn is<C: SessionConnection>(&self, core: &Rc<Core<C>>) -> bool {
+        Rc::as_ptr(&self.core).cast::<()>() == Rc::as_ptr(core).cast::<()>()
+    }
+}
+
 struct Local {
     hot: RefCell<Option<Rc<dyn Any>>>,
     stack: RefCell<Vec<Entry>>,
@@ -63,6 +69,14 @@ pub(crate) fn hot<C: SessionConnection>() -> Option<Rc<Core<C>>> {
         })
         .ok()
         .flatten()
+}
+
+/// The shortcut's session as its registry sees it.
+pub(crate) fn hot_top<C: SessionConnection>() -> Option<Found<C>> {
+    let core = hot::<C>()?;
+    let extent =
+        LOCAL.try_with(|local| local.stack.borrow().iter().rfind(|entry| entry.is(&core)).map(|entry| entry.extent));
+    Some(Found { extent: extent.ok()??, core })
 }
 
 pub(crate) fn heat<C: SessionConnection>(core: &Rc<Core<C>>) {
@@ -107,10 +121,9 @@ pub(crate) fn push<C: SessionConnection>(registry: RegistryId, core: &Rc<Core<C>
 /// Takes a session off the stack, wherever in it it is.
 pub(crate) fn pull<C: SessionConnection>(core: &Rc<Core<C>>) {
     cool();
-    let wanted = Rc::as_ptr(core).cast::<()>();
     let entry = LOCAL.try_with(|local| {
         let mut stack = local.stack.borrow_mut();
-        let position = stack.iter().rposition(|entry| Rc::as_ptr(&entry.core).cast::<()>() == wanted)?;
+        let position = stack.iter().rposition(|entry| entry.is(core))?;
         Some(stack.remove(position))
     });
     // Dropped outside the borrow: a session's last handle may run code of the user's.

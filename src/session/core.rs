@@ -15,19 +15,40 @@ use super::frames::Frames;
 use super::hooks::{Committed, Hook, HookError, Outcome};
 use super::join::{JoinMode, Joined};
 use super::state::{Action, Operation, Refusal, Situation, Situations};
-use super::table::{Seat, SessionTable};
+use super::table::{Desk, SessionTable};
 use crate::backend::{SessionConnection, Truth};
 use crate::engine::{ConnectionSlot, Engine, Lease, truth_after};
 use crate::error::{Cause, Error, Failure, Reason, Result};
 use crate::info::Info;
-use crate::inspect::{Entry, SessionState};
+use crate::inspect::SessionState;
 use crate::options::{SessionOptions, TransactionOptions};
 use crate::place::Place;
 
 /// Hooks registered by hooks run too, up to this many in one ending.
 const HOOKS_AT_MOST: usize = 1_000;
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+static NEXT_IDS: AtomicU64 = AtomicU64::new(1);
+/// A thread takes so many numbers at once.
+const IDS: u64 = 64;
+
+thread_local! {
+    /// The next number of this thread, and where its numbers end.
+    static IDS_LEFT: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+}
+
+fn next_id() -> u64 {
+    IDS_LEFT.with(|left| {
+        let (next, end) = left.get();
+        let (next, end) = if next < end {
+            (next, end)
+        } else {
+            let next = NEXT_IDS.fetch_add(IDS, Ordering::Relaxed);
+            (next, next + IDS)
+        };
+        left.set((next + 1, end));
+        next
+    })
+}
 
 /// The connection of a session, while it has one.
 pub(crate) enum Connection<C: SessionConnection> {
@@ -86,9 +107,8 @@ pub(crate) struct Core<C: SessionConnection> {
     watched: Cell<bool>,
     asking: Cell<bool>,
     me: Weak<Self>,
-    pub(crate) entry: Arc<Entry>,
-    table: Option<Arc<SessionTable>>,
-    seat: Option<Seat>,
+    /// Where other threads see it; none outside a registry.
+    desk: Option<Desk>,
     pub(crate) info: Info,
 }
 
@@ -96,14 +116,13 @@ impl<C: SessionConnection> Core<C> {
     pub(crate) fn new(
         engine: Option<Engine<C>>,
         options: SessionOptions,
-        table: Option<Arc<SessionTable>>,
+        table: Option<&Arc<SessionTable>>,
         shared_listeners: Listeners<C>,
         place: Place,
         joined: Option<(C, JoinMode)>,
     ) -> Rc<Self> {
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let entry = Entry::new(id, place);
-        let seat = table.as_ref().map(|table| table.insert(&entry));
+        let id = next_id();
+        let desk = table.map(|table| Desk::take(table, id, place));
         let info = Info::default();
         options.fill(&info);
         let (connection, join_mode) = match joined {
@@ -136,9 +155,7 @@ impl<C: SessionConnection> Core<C> {
             shared_listeners,
             asking: Cell::new(false),
             me: Weak::clone(me),
-            entry,
-            table,
-            seat,
+            desk,
             info,
         })
     }
@@ -147,6 +164,22 @@ impl<C: SessionConnection> Core<C> {
 
     pub(crate) fn has(&self, situation: Situation) -> bool {
         self.situations.get().has(situation)
+    }
+
+    fn table(&self) -> Option<&SessionTable> {
+        self.desk.as_ref().map(Desk::table)
+    }
+
+    fn show(&self, state: SessionState) {
+        if let Some(desk) = &self.desk {
+            desk.entry.is(state);
+        }
+    }
+
+    fn show_statement(&self, place: Place) {
+        if let Some(desk) = &self.desk {
+            desk.entry.statement(place);
+        }
     }
 
     fn set(&self, situation: Situation, on: bool) {
@@ -256,7 +289,7 @@ impl<C: SessionConnection> Core<C> {
             .with(Situation::RollbackOnly, doomed)
             .with(Situation::Lost, self.lost.borrow().is_some());
         self.situations.set(situations);
-        self.entry.is(self.state());
+        self.show(self.state());
     }
 
     // ---- listeners ----
@@ -354,11 +387,15 @@ impl<C: SessionConnection> Core<C> {
         Ok(())
     }
 
-    fn begin_now(&self, place: Place) -> Result<()> {
+    /// Begins for a number of statements at this place: one, or none for a savepoint.
+    fn begin_now(&self, place: Place, statements: u64) -> Result<()> {
         let was_begun = self.created.get().is_some();
         self.autobegin(place)?;
         if self.has(Situation::Active) {
             // A listener of the creation has already used the session.
+            if statements > 0 {
+                self.show_statement(place);
+            }
             return Ok(());
         }
         let started = Instant::now();
@@ -370,12 +407,14 @@ impl<C: SessionConnection> Core<C> {
             return Err(error);
         }
         self.situations.set(self.situations.get().with(Situation::Idle, false).with(Situation::Active, true));
-        self.entry.begun(place, started);
+        if let Some(desk) = &self.desk {
+            desk.entry.begun(place, started, statements);
+        }
         self.after_begin(0, place)
     }
 
     fn begin_in_table(&self, place: Place, started: Instant) -> Result<()> {
-        let Some(table) = &self.table else { return self.begin_on_connection(place, started) };
+        let Some(table) = self.table() else { return self.begin_on_connection(place, started) };
         table.admit()?;
         self.begin_on_connection(place, started).inspect_err(|_| table.ended())
     }
@@ -456,6 +495,7 @@ impl<C: SessionConnection> Core<C> {
     /// Whether a statement may be sent now, and everything that comes before it.
     fn admit(&self, kind: StatementKind, place: Place) -> Result<()> {
         if self.situations.get() == Situations::READY && !self.watched.get() && !self.current.get().read_only {
+            self.show_statement(place);
             return Ok(());
         }
         self.settle_savepoints();
@@ -468,14 +508,14 @@ impl<C: SessionConnection> Core<C> {
         }
         match action {
             // A listener may have begun meanwhile.
-            Action::Begin if !self.has(Situation::Active) => self.begin_now(place),
-            _ => Ok(()),
+            Action::Begin if !self.has(Situation::Active) => self.begin_now(place, 1)?,
+            _ => self.show_statement(place),
         }
+        Ok(())
     }
 
     /// `raw`: text that may end the transaction or change a setting; afterwards the connection is asked.
     fn send<R>(&self, place: Place, raw: bool, f: impl FnOnce(&mut C) -> QueryResult<R>) -> Result<R> {
-        self.entry.statement(place);
         if self.has(Situation::Autocommit) {
             return self.send_alone(place, raw, f);
         }
@@ -521,7 +561,7 @@ impl<C: SessionConnection> Core<C> {
                 .map_err(|error| Error::Statement(Failure::new(error, place)));
         };
         let options = self.current.get();
-        if let Some(table) = &self.table {
+        if let Some(table) = self.table() {
             table.admit()?;
         }
         let _end = EndOfStatement(self);
@@ -593,7 +633,6 @@ impl<C: SessionConnection> Core<C> {
         if self.has(Situation::Autocommit) {
             return self.send(place, true, f);
         }
-        self.entry.statement(place);
         let (result, truth) = self.lend(place, |slot| {
             let before = crate::backend::depth(&mut slot.conn);
             slot.touched = true;
@@ -631,7 +670,7 @@ impl<C: SessionConnection> Core<C> {
     pub(crate) fn begin_nested(&self, place: Place) -> Result<u64> {
         self.settle_savepoints();
         if self.decide(Operation::Nest)? == Action::Begin {
-            self.begin_now(place)?;
+            self.begin_now(place, 0)?;
         }
         let n = self.savepoints() + 1;
         let sent = self.lend(place, |slot| slot.conn.savepoint(n, &slot.state))?;
@@ -863,8 +902,8 @@ impl<C: SessionConnection> Core<C> {
             after = after.with(kept, situations.has(kept));
         }
         self.situations.set(after);
-        self.entry.is(SessionState::Idle);
-        if was_active && let Some(table) = &self.table {
+        self.show(SessionState::Idle);
+        if was_active && let Some(table) = self.table() {
             table.ended();
         }
         if created.is_some() && self.watched.get() {
@@ -953,7 +992,7 @@ impl<C: SessionConnection> Core<C> {
             let error = if ran > HOOKS_AT_MOST { Some(hook.not_run()) } else { hook.run(outcome) };
             if let Some(error) = error {
                 tracing::error!(session = self.id, error = %error, "a hook failed");
-                if let Some(table) = &self.table {
+                if let Some(table) = self.table() {
                     table.hook_failed();
                 }
                 errors.push(error);
@@ -1047,7 +1086,7 @@ impl<C: SessionConnection> Core<C> {
     /// The thread ended without `remove()`.
     pub(crate) fn abandon_with_thread(&self) {
         if !self.has(Situation::Closed) {
-            if let Some(table) = &self.table {
+            if let Some(table) = self.table() {
                 table.ended_with_its_thread();
             }
             self.abandon();
@@ -1060,9 +1099,7 @@ impl<C: SessionConnection> Core<C> {
     }
 
     fn depart(&self) {
-        if let (Some(table), Some(seat)) = (&self.table, self.seat) {
-            table.remove(seat);
-        }
+        self.show(SessionState::Closed);
     }
 
     pub(crate) fn closed_at(&self) -> Option<Place> {
@@ -1090,7 +1127,7 @@ impl<C: SessionConnection> Core<C> {
             let connection = connection.take();
             drop(connection);
         }
-        if let Some(table) = &self.table
+        if let Some(table) = self.table()
             && was_active
         {
             table.ended();
@@ -1117,6 +1154,9 @@ impl<C: SessionConnection> Core<C> {
 impl<C: SessionConnection> Drop for Core<C> {
     fn drop(&mut self) {
         self.abandon();
+        if let Some(desk) = self.desk.take() {
+            desk.leave();
+        }
     }
 }
 
@@ -1126,7 +1166,7 @@ struct EndOfStatement<'a, C: SessionConnection>(&'a Core<C>);
 impl<C: SessionConnection> Drop for EndOfStatement<'_, C> {
     fn drop(&mut self) {
         self.0.give_connection_back();
-        if let Some(table) = &self.0.table {
+        if let Some(table) = self.0.table() {
             table.ended();
         }
     }

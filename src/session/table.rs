@@ -1,14 +1,15 @@
 //! A registry's open sessions, readable from every thread.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::inspect::{Counters, Entry, Holders, SessionReport};
+use crate::inspect::{Counters, Entry, Holders, SessionReport, SessionState};
+use crate::place::Place;
 
-/// Where a session stands in its table.
-pub(crate) type Seat = usize;
+type Seat = usize;
 
 /// Entries in numbered seats: in and out without a search.
 #[derive(Debug, Default)]
@@ -40,7 +41,7 @@ impl SessionTable {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn insert(&self, entry: &Arc<Entry>) -> Seat {
+    fn insert(&self, entry: &Arc<Entry>) -> Seat {
         let entry = Some(Arc::clone(entry));
         let mut sessions = self.sessions();
         if let Some(seat) = sessions.free.pop() {
@@ -51,7 +52,7 @@ impl SessionTable {
         sessions.entries.len() - 1
     }
 
-    pub(crate) fn remove(&self, seat: Seat) {
+    fn remove(&self, seat: Seat) {
         let mut sessions = self.sessions();
         let entry = sessions.entries[seat].take();
         sessions.free.push(seat);
@@ -103,7 +104,7 @@ impl SessionTable {
 
     pub(crate) fn reports(&self) -> Vec<SessionReport> {
         let entries: Vec<_> = self.sessions().taken().cloned().collect();
-        let mut reports: Vec<_> = entries.iter().map(|entry| entry.report()).collect();
+        let mut reports: Vec<_> = entries.iter().filter_map(|entry| entry.report()).collect();
         reports.sort_by_key(|report| report.id);
         reports
     }
@@ -126,5 +127,55 @@ impl SessionTable {
             thread_exits: self.thread_exits.load(Ordering::Relaxed),
             hook_errors: self.hook_errors.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// A session's place in its registry's table.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    table: Arc<SessionTable>,
+    seat: Seat,
+    pub(crate) entry: Arc<Entry>,
+    made_at: Place,
+}
+
+thread_local! {
+    /// The desk of this thread's last session, left for the next: a session a request takes no lock that other threads
+    /// want. It shows as no session while nobody sits there.
+    static SPARE: Cell<Option<Desk>> = const { Cell::new(None) };
+}
+
+impl Desk {
+    /// A desk for a session of this thread.
+    pub(crate) fn take(table: &Arc<SessionTable>, id: u64, made_at: Place) -> Self {
+        if let Ok(Some(mut desk)) = SPARE.try_with(Cell::take) {
+            if Arc::ptr_eq(&desk.table, table) {
+                // Mostly one line makes all of a thread's sessions.
+                let moved = !std::ptr::eq(desk.made_at, made_at);
+                desk.entry.reuse(id, moved.then_some(made_at));
+                desk.made_at = made_at;
+                return desk;
+            }
+        }
+        let entry = Entry::new(id, made_at);
+        let seat = table.insert(&entry);
+        Self { table: Arc::clone(table), seat, entry, made_at }
+    }
+
+    pub(crate) fn table(&self) -> &SessionTable {
+        &self.table
+    }
+
+    /// Leaves it for the thread's next session.
+    pub(crate) fn leave(self) {
+        self.entry.is(SessionState::Closed);
+        let before = SPARE.try_with(|spare| spare.replace(Some(self)));
+        drop(before);
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.table.remove(self.seat);
     }
 }
