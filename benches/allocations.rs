@@ -2,7 +2,14 @@
 //! that `Session::current()` on an existing session does not at all: the program ends with an error if it does.
 //!
 //! A program of its own, because the counting allocator would weigh on the times.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(
+    clippy::duplicate_mod,
+    clippy::type_complexity,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
 
 use std::alloc::System;
 use std::hint::black_box;

@@ -8,7 +8,14 @@
 //! - `--check`: end with an error where a bound is missed;
 //! - `--rounds N`, `--cycles N`: instead of the defaults (201 rounds; turns of about 3 ms);
 //! - `--only TEXT`: only contenders whose "database/work/name" contains the text.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(
+    clippy::duplicate_mod,
+    clippy::type_complexity,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
 
 use std::hint::black_box;
 use std::process::ExitCode;

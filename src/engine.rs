@@ -230,6 +230,11 @@ impl<C: SessionConnection> Engine<C> {
         &self.inner.connector.settings
     }
 
+    /// Whether transactions that may write wait for each other, and those that only read don't.
+    pub(crate) fn writers_take_turns(&self) -> bool {
+        self.inner.gate_rule == GateRule::Writers
+    }
+
     pub(crate) fn native_errors(&self) -> bool {
         self.inner.native_errors
     }

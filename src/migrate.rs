@@ -35,7 +35,7 @@ where
     pub fn run_migrations<S: MigrationSource<C::Backend>>(&self, migrations: S) -> Result<Vec<String>> {
         self.with_own_connection(Location::caller(), PATIENCE, |conn| {
             conn.with_migration_lock(self.url(), PATIENCE, |conn| {
-                let ran = conn.run_pending_migrations(migrations).map_err(failed)?;
+                let ran = conn.run_pending_migrations(migrations).map_err(|error| failed(&*error))?;
                 Ok(ran.iter().map(ToString::to_string).collect())
             })
         })
@@ -48,12 +48,12 @@ where
     #[track_caller]
     pub fn pending_migrations<S: MigrationSource<C::Backend>>(&self, migrations: S) -> Result<Vec<String>> {
         self.with_own_connection(Location::caller(), PATIENCE, |conn| {
-            let pending = conn.pending_migrations(migrations).map_err(failed)?;
+            let pending = conn.pending_migrations(migrations).map_err(|error| failed(&*error))?;
             Ok(pending.iter().map(|migration| migration.name().to_string()).collect())
         })
     }
 }
 
-fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+fn failed(error: &(dyn std::error::Error + Send + Sync)) -> Error {
     Error::Migration(error.to_string())
 }

@@ -233,8 +233,7 @@ impl Turnstiles {
         }
     }
 
-    pub(crate) fn give_back(&self, permit: Permit) {
-        let Permit { name, id } = permit;
+    pub(crate) fn give_back(&self, Permit { name, id }: Permit) {
         let mut state = self.lock();
         let Some(turnstile) = state.get(name) else { return };
         if let Some(position) = turnstile.holders.iter().position(|ticket| ticket.id == id) {
@@ -353,7 +352,7 @@ mod tests {
                             // Every other thread has little patience; it gives up just when its turn comes.
                             let patient = thread % 2 == 0;
                             let micros = if patient { 60_000_000 } else { next(&mut seed) % 8_000 };
-                            match pass(&turnstiles, request(name, Duration::from_micros(micros))) {
+                            match pass(turnstiles, request(name, Duration::from_micros(micros))) {
                                 Ok(permit) => {
                                     let now = inside.fetch_add(1, Ordering::SeqCst) + 1;
                                     assert!(now <= capacity - reserve, "{now} at once");
@@ -397,7 +396,7 @@ mod tests {
                                 _ => vec![connections, gate, connections],
                             };
                             for name in wanted {
-                                match pass(&turnstiles, request(name, patience)) {
+                                match pass(turnstiles, request(name, patience)) {
                                     Ok(permit) => held.push(permit),
                                     Err(Error::WouldStarve { .. } | Error::WouldDeadlock { .. }) => {
                                         refused.fetch_add(1, Ordering::Relaxed);
@@ -427,7 +426,7 @@ mod tests {
             let (turnstiles, order) = (&turnstiles, &order);
             for n in 0..4 {
                 threads.spawn(move || {
-                    let permit = pass(&turnstiles, request(name, patience)).unwrap();
+                    let permit = pass(turnstiles, request(name, patience)).unwrap();
                     order.lock().unwrap().push(n);
                     drop(permit);
                 });
@@ -440,7 +439,7 @@ mod tests {
                 std::thread::yield_now();
             }
             drop(held);
-            let late = pass(&turnstiles, request(name, patience)).unwrap();
+            let late = pass(turnstiles, request(name, patience)).unwrap();
             order.lock().unwrap().push(99);
             drop(late);
         });

@@ -148,14 +148,14 @@ thread_local! {
 impl Desk {
     /// A desk for a session of this thread.
     pub(crate) fn take(table: &Arc<SessionTable>, id: u64, made_at: Place) -> Self {
-        if let Ok(Some(mut desk)) = SPARE.try_with(Cell::take) {
-            if Arc::ptr_eq(&desk.table, table) {
-                // Mostly one line makes all of a thread's sessions.
-                let moved = !std::ptr::eq(desk.made_at, made_at);
-                desk.entry.reuse(id, moved.then_some(made_at));
-                desk.made_at = made_at;
-                return desk;
-            }
+        if let Ok(Some(mut desk)) = SPARE.try_with(Cell::take)
+            && Arc::ptr_eq(&desk.table, table)
+        {
+            // Mostly one line makes all of a thread's sessions.
+            let moved = !std::ptr::eq(desk.made_at, made_at);
+            desk.entry.reuse(id, moved.then_some(made_at));
+            desk.made_at = made_at;
+            return desk;
         }
         let entry = Entry::new(id, made_at);
         let seat = table.insert(&entry);

@@ -1,0 +1,129 @@
+//! From idle to active: the logical transaction, then BEGIN on a connection.
+
+use std::time::Instant;
+
+use super::{Connection, Core};
+use crate::backend::{SessionConnection, Truth};
+use crate::error::{Error, Failure, Result};
+use crate::options::TransactionOptions;
+use crate::place::Place;
+use crate::session::hooks::Outcome;
+use crate::session::join::Joined;
+use crate::session::state::{Action, Operation, Situation};
+
+impl<C: SessionConnection> Core<C> {
+    /// Makes the logical transaction, which nothing has been sent for.
+    pub(super) fn create(&self, place: Place) {
+        if self.created.get().is_none() {
+            self.created.set(Some(place));
+            let info = self.transaction_info(0);
+            self.tell_with_session(|listener, session| listener.after_transaction_create(session, &info));
+        }
+    }
+
+    /// `begin_with`: options for the transaction that the next statement will begin.
+    pub(crate) fn begin_with(&self, options: TransactionOptions, place: Place) -> Result<()> {
+        self.decide(Operation::Statement).or_else(|error| match error {
+            // An autocommit session may begin a transaction.
+            Error::NoTransaction => Ok(Action::Begin),
+            other => Err(other),
+        })?;
+        if let Some(at) = self.created.get() {
+            return Err(Error::AlreadyBegun { at });
+        }
+        options.check()?;
+        self.current.set(options);
+        self.set(Situation::Autocommit, options.autocommit);
+        self.create(place);
+        Ok(())
+    }
+
+    /// Makes the logical transaction where the session may do that by itself, or an extent has begun one.
+    pub(super) fn autobegin(&self, place: Place) -> Result<()> {
+        if !self.options.autobegin && self.created.get().is_none() && self.finisher.get().is_none() {
+            return Err(Error::AutobeginDisabled);
+        }
+        self.create(place);
+        Ok(())
+    }
+
+    /// Begins for a number of statements at this place: one, or none for a savepoint.
+    pub(super) fn begin_now(&self, place: Place, statements: u64) -> Result<()> {
+        let was_begun = self.created.get().is_some();
+        self.autobegin(place)?;
+        if self.has(Situation::Active) {
+            // A listener of the creation has already used the session.
+            if statements > 0 {
+                self.show_statement(place);
+            }
+            return Ok(());
+        }
+        let started = Instant::now();
+        if let Err(error) = self.begin_in_table(place, started) {
+            if !was_begun && self.savepoints() == 0 && self.frames.borrow().hooks() == 0 {
+                // Begun by nothing but this statement, which sent nothing: as if it had not been.
+                self.finish(Outcome::RolledBack);
+            }
+            return Err(error);
+        }
+        self.situations.set(self.situations.get().with(Situation::Idle, false).with(Situation::Active, true));
+        if let Some(desk) = &self.desk {
+            desk.entry.begun(place, started, statements);
+        }
+        tracing::trace!(session = self.id, at = %place, "begin");
+        self.after_begin(0, place)
+    }
+
+    pub(super) fn begin_in_table(&self, place: Place, started: Instant) -> Result<()> {
+        let Some(table) = self.table() else { return self.begin_on_connection(place, started) };
+        table.admit()?;
+        self.begin_on_connection(place, started).inspect_err(|_| table.ended())
+    }
+
+    pub(super) fn begin_on_connection(&self, place: Place, started: Instant) -> Result<()> {
+        let options = self.current.get();
+        let Some(engine) = &self.engine else {
+            let mut connection = self.connection.borrow_mut();
+            let slot =
+                connection.as_mut().and_then(Connection::slot).ok_or(Error::SessionClosed { at: self.made_at })?;
+            let joined = Joined::begin(slot, self.join_mode, &options)
+                .map_err(|error| Error::Statement(Failure::new(error, place)))?;
+            self.joined.set(joined);
+            return Ok(());
+        };
+        // Every kept connection may have died while it lay idle, as after a restart of the server.
+        let mut dead_at_most = engine.max_size();
+        loop {
+            let mut lease = engine.lease(&options, place, started, dead_at_most < engine.max_size())?;
+            let Some(slot) = lease.slot() else { return Err(Error::ShutDown) };
+            let Err(error) = slot.conn.begin(&options, engine.settings(), &mut slot.state) else {
+                *self.connection.borrow_mut() = Some(Connection::Leased(lease));
+                return Ok(());
+            };
+            let failure = Failure::new(error, place);
+            slot.suspect = true;
+            slot.broken = failure.is_closed_connection() || slot.conn.truth() != Truth::Ended;
+            drop(lease);
+            // Nothing was sent on it but BEGIN, so another one may try.
+            if failure.is_closed_connection() && dead_at_most > 0 {
+                dead_at_most -= 1;
+                continue;
+            }
+            return Err(Error::Statement(failure));
+        }
+    }
+
+    /// Tells the listeners that BEGIN or SAVEPOINT was sent; their error undoes it.
+    pub(super) fn after_begin(&self, depth: usize, place: Place) -> Result<()> {
+        if !self.watched.get() {
+            return Ok(());
+        }
+        let info = self.transaction_info(depth);
+        let told =
+            self.lend(place, |slot| self.each_listener(|listener| listener.after_begin(&mut slot.conn, &info)))?;
+        if told.is_err() && depth == 0 {
+            self.roll_back_everything();
+        }
+        told
+    }
+}

@@ -1,0 +1,74 @@
+//! Running what was registered for the end.
+
+use std::collections::VecDeque;
+
+use super::{Core, HOOKS_AT_MOST};
+use crate::backend::SessionConnection;
+use crate::error::{Error, Result};
+use crate::place::Place;
+use crate::session::hooks::{Hook, HookError, Outcome};
+use crate::session::state::{Refusal, Situation};
+
+impl<C: SessionConnection> Core<C> {
+    pub(crate) fn add_hook(&self, hook: Hook, place: Place) -> Result<Vec<HookError>> {
+        if self.has(Situation::Closed) {
+            return Err(self.refuse(Refusal::SessionClosed));
+        }
+        let too_many = || {
+            Err(Error::Configuration(
+                "a transaction takes at most 1000 hooks: collect the work and register one".into(),
+            ))
+        };
+        if let Some(queue) = &mut *self.hook_queue.borrow_mut() {
+            if queue.len() >= HOOKS_AT_MOST {
+                return too_many();
+            }
+            queue.push_back(hook);
+            return Ok(Vec::new());
+        }
+        if self.has(Situation::Autocommit) {
+            return Ok(self.run_hooks(vec![hook], Outcome::Committed));
+        }
+        self.autobegin(place)?;
+        let mut frames = self.frames.borrow_mut();
+        if frames.hooks() >= HOOKS_AT_MOST {
+            return too_many();
+        }
+        frames.innermost().hooks.push(hook);
+        Ok(Vec::new())
+    }
+
+    pub(super) fn run_hooks(&self, hooks: Vec<Hook>, outcome: Outcome) -> Vec<HookError> {
+        if hooks.is_empty() {
+            return Vec::new();
+        }
+        let outer = self.hook_queue.borrow_mut().replace(hooks.into());
+        let was_in_hook = self.has(Situation::InHook);
+        self.set(Situation::InHook, true);
+        let mut errors = Vec::new();
+        let mut ran = 0;
+        loop {
+            let next = self.hook_queue.borrow_mut().as_mut().and_then(VecDeque::pop_front);
+            let Some(hook) = next else { break };
+            if !hook.is_due(outcome) {
+                continue;
+            }
+            ran += 1;
+            // Past the limit they are reported instead of run; the last ones had no chance to register more.
+            let error = if ran > HOOKS_AT_MOST { Some(hook.not_run()) } else { hook.run(outcome) };
+            if let Some(error) = error {
+                tracing::error!(session = self.id, error = %error, "a hook failed");
+                if let Some(table) = self.table() {
+                    table.hook_failed();
+                }
+                errors.push(error);
+            }
+        }
+        *self.hook_queue.borrow_mut() = outer;
+        self.set(Situation::InHook, was_in_hook);
+        if !was_in_hook {
+            self.settle();
+        }
+        errors
+    }
+}
