@@ -161,7 +161,7 @@ mod sqlite {
                 timed(|| {
                     let savepoint = session.begin_nested()?;
                     insert(session, "x")?;
-                    savepoint.rollback()
+                    savepoint.rollback().map(drop)
                 })
             })
             .unwrap();

@@ -116,6 +116,6 @@ pub use options::{BeginMode, IsolationLevel, SessionOptions, TransactionOptions,
 pub use place::Place;
 pub use scope::{ScopedFuture, ScopedSession};
 pub use session::{
-    Committed, HookError, HookResult, JoinMode, Outcome, Savepoint, Session, SessionListener, SessionQueryDsl,
+    HookError, HookResult, JoinMode, Outcome, Report, Savepoint, Session, SessionListener, SessionQueryDsl,
     StatementInfo, StatementKind, TransactionInfo,
 };

@@ -24,7 +24,7 @@ mod state;
 pub(crate) mod table;
 
 pub use events::{SessionListener, StatementInfo, StatementKind, TransactionInfo};
-pub use hooks::{Committed, HookError, HookResult, Outcome};
+pub use hooks::{HookError, HookResult, Outcome, Report};
 pub use join::JoinMode;
 pub use query::SessionQueryDsl;
 pub use savepoint::Savepoint;
@@ -240,17 +240,17 @@ impl<C: SessionConnection> Session<C> {
     /// knows. [`Error::ImplicitCommit`]: somebody else's statement had ended the transaction. Usage errors as in the
     /// table above.
     #[track_caller]
-    pub fn commit(&self) -> Result<Committed> {
+    pub fn commit(&self) -> Result<Report> {
         self.core.commit(Location::caller())
     }
 
     /// Rolls back to the root, savepoints included: one round trip, none if nothing was sent. If the connection is dead
-    /// the server has rolled back already, and this is `Ok` too.
+    /// the server has rolled back already, and this is `Ok` too. The errors of `on_rollback` hooks are in the report.
     ///
     /// # Errors
     /// Usage errors as in the table above.
-    pub fn rollback(&self) -> Result<()> {
-        self.core.rollback().map(drop)
+    pub fn rollback(&self) -> Result<Report> {
+        self.core.rollback()
     }
 
     /// From now on the innermost open frame can only be rolled back: `commit` will do that and say so. Inside

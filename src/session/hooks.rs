@@ -44,18 +44,18 @@ impl fmt::Display for HookError {
     }
 }
 
-/// What a commit has to say when it succeeded.
+/// What the end of a transaction or savepoint has to say beside its outcome.
 #[derive(Debug, Clone, Default)]
-pub struct Committed {
+pub struct Report {
     hook_errors: Vec<HookError>,
 }
 
-impl Committed {
+impl Report {
     pub(crate) fn new(hook_errors: Vec<HookError>) -> Self {
         Self { hook_errors }
     }
 
-    /// The hooks that failed. The work is stored all the same.
+    /// The hooks that failed. The outcome stands all the same.
     #[must_use]
     pub fn hook_errors(&self) -> &[HookError] {
         &self.hook_errors

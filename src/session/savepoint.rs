@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::core::Core;
+use super::hooks::Report;
 use super::state::Situation;
 use crate::backend::SessionConnection;
 use crate::error::Result;
@@ -53,9 +54,9 @@ impl<C: SessionConnection> Savepoint<C> {
     /// alive: the call has consumed this guard, so both are rolled back.
     /// [`Error::SavepointGone`](crate::Error::SavepointGone) if the transaction ended first.
     #[track_caller]
-    pub fn commit(mut self) -> Result<()> {
+    pub fn commit(mut self) -> Result<Report> {
         self.ended = true;
-        self.core.release(self.serial, std::panic::Location::caller())
+        self.core.release(self.serial, std::panic::Location::caller()).map(|()| Report::default())
     }
 
     /// Undoes what was done since the savepoint, inner savepoints included. Nothing to do if it is gone already.
@@ -65,13 +66,12 @@ impl<C: SessionConnection> Savepoint<C> {
     /// [`Error::InUse`](crate::Error::InUse) or [`Error::InHook`](crate::Error::InHook) inside a call that holds the
     /// session: the savepoint is rolled back when that call ends.
     #[track_caller]
-    pub fn rollback(mut self) -> Result<()> {
+    pub fn rollback(mut self) -> Result<Report> {
         self.ended = true;
         if self.core.has(Situation::Lent) || self.core.has(Situation::InHook) {
-            return self.core.release(self.serial, std::panic::Location::caller());
+            return self.core.release(self.serial, std::panic::Location::caller()).map(|()| Report::default());
         }
-        self.core.roll_back_to(self.serial);
-        Ok(())
+        Ok(Report::new(self.core.roll_back_to(self.serial)))
     }
 }
 

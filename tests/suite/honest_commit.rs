@@ -210,7 +210,7 @@ fn connections_that_died_in_the_pool_cost_nobody_a_transaction() {
     for n in [1, 4] {
         let sessions: Vec<_> = (0..n).map(|_| Session::new(registry.engine())).collect();
         let ids: Vec<_> = sessions.iter().map(connection_id).collect();
-        sessions.iter().for_each(|session| session.rollback().unwrap());
+        sessions.iter().for_each(|session| drop(session.rollback().unwrap()));
         assert!(registry.engine().idle() >= n);
         ids.into_iter().for_each(|id| kill(&database, id));
         // As after a restart of the server: every idle connection is dead, and none was pinged.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use diesel_session::{Error, Outcome, Result, autocommit};
+use diesel_session::{Error, HookError, Outcome, Result, autocommit};
 
 use super::db::{self, Database, Registry, Session, insert, stored};
 use super::tools::{answer, connection_id, kill, nothing_in_use};
@@ -112,7 +112,7 @@ fn on_an_idle_session_the_next_commit_runs_them_even_when_nothing_was_sent() {
     assert_eq!(log.take(), ["b committed", "b Committed"]);
     type End = fn(&Session, &Registry);
     let ends: [End; 4] = [
-        |session, _| session.rollback().unwrap(),
+        |session, _| drop(session.rollback().unwrap()),
         |session, _| session.invalidate().unwrap(),
         |session, _| session.close(),
         |_, registry| registry.remove(),
@@ -234,7 +234,7 @@ fn inside_a_hook_a_transaction_of_its_own_works_and_the_current_session_does_not
     type End = fn(&Session, &Registry);
     let ends: [(&str, End); 5] = [
         ("a commit", |session, _| assert!(session.commit().unwrap().hook_errors().is_empty())),
-        ("b rollback", |session, _| session.rollback().unwrap()),
+        ("b rollback", |session, _| drop(session.rollback().unwrap())),
         ("c remove", |_, registry| registry.remove()),
         ("d close", |session, _| session.close()),
         ("e invalidate", |session, _| session.invalidate().unwrap()),
@@ -364,4 +364,19 @@ fn a_session_that_is_only_dropped_runs_none() {
     assert!(log.take().is_empty());
     assert!(stored(&registry).is_empty());
     nothing_in_use(&registry);
+}
+
+#[test]
+fn the_errors_of_rollback_hooks_are_in_the_report_of_the_rollback() {
+    let database = Database::new();
+    let registry = database.registry();
+    let session = registry.current().unwrap();
+    let savepoint = session.begin_nested().unwrap();
+    session.on_rollback(|| Err::<(), _>("of the savepoint")).unwrap();
+    let report = savepoint.rollback().unwrap();
+    assert_eq!(report.hook_errors().iter().map(HookError::message).collect::<Vec<_>>(), ["of the savepoint"]);
+    session.on_rollback(|| Err::<(), _>("of the transaction")).unwrap();
+    let report = session.rollback().unwrap();
+    assert_eq!(report.hook_errors().iter().map(HookError::message).collect::<Vec<_>>(), ["of the transaction"]);
+    registry.remove();
 }

@@ -106,7 +106,7 @@ fn each_cell(mut drive: impl FnMut(Outer, JoinMode, End)) {
 fn end_it(session: &Session, end: End) {
     match end {
         End::Commit => drop(session.commit().unwrap()),
-        End::Rollback => session.rollback().unwrap(),
+        End::Rollback => drop(session.rollback().unwrap()),
         End::Close => {}
     }
 }

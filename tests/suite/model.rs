@@ -268,7 +268,7 @@ impl Pair {
                 Some((id, guard)) => {
                     let mut real = Ok(());
                     if matches!(step, Step::GuardRollback(_)) {
-                        real = guard.rollback();
+                        real = guard.rollback().map(drop);
                     } else {
                         drop(guard);
                     }
@@ -408,7 +408,7 @@ fn a_guard_that_outlives_its_transaction_never_touches_a_savepoint_of_the_next()
         insert(&session, &way.to_string()).unwrap();
         match way {
             0 => drop(old),
-            1 => old.rollback().unwrap(),
+            1 => drop(old.rollback().unwrap()),
             _ => assert!(matches!(old.commit(), Err(Error::SavepointGone))),
         }
         assert!(session.in_nested_transaction());

@@ -234,3 +234,21 @@ fn what_raw_sql_changed_on_a_connection_does_not_reach_its_next_user() {
     }
     assert_eq!(stored(&registry).len(), 5);
 }
+
+#[test]
+fn a_read_only_autocommit_session_refuses_writes_of_text_too() {
+    let database = Database::new();
+    let registry = database.registry();
+    let session = registry.current_with(autocommit().read_only()).unwrap();
+    assert!(session.batch_execute("INSERT INTO notes (text, n) VALUES ('text', 0)").is_err());
+    assert!(
+        session
+            .with_connection(|conn| {
+                diesel::insert_into(notes::table).values((notes::text.eq("lent"), notes::n.eq(0))).execute(conn)
+            })
+            .is_err()
+    );
+    assert!(texts(&session).is_empty());
+    registry.remove();
+    assert!(stored(&registry).is_empty());
+}

@@ -16,7 +16,7 @@ fn the_first_statement_begins_and_every_end_leads_back_to_no_transaction() {
     assert!(!session.in_transaction());
     let ends: [(&str, fn(&Session)); 3] = [
         ("commit", |session| drop(session.commit().unwrap())),
-        ("rollback", |session| session.rollback().unwrap()),
+        ("rollback", |session| drop(session.rollback().unwrap())),
         ("close", |session| session.close()),
     ];
     for (name, end) in ends {
@@ -55,7 +55,7 @@ fn without_autobegin_nothing_works_before_begin_and_nothing_after_the_end() {
     let ends: [(&str, Option<Use>); 4] = [
         ("nothing", None),
         ("commit", Some(|session| session.commit().map(drop))),
-        ("rollback", Some(Session::rollback)),
+        ("rollback", Some(|session: &Session| session.rollback().map(drop))),
         (
             "close",
             Some(|session| {
@@ -121,7 +121,7 @@ fn beginning_twice_is_refused_and_says_where_the_first_was() {
         ("begin", |session| session.begin().unwrap()),
         ("a statement", |session| session.first::<i64, _>(notes::table.count()).map(drop).unwrap()),
         ("a hook", |session| session.on_commit(|| ()).unwrap()),
-        ("a savepoint", |session| session.begin_nested().unwrap().commit().unwrap()),
+        ("a savepoint", |session| drop(session.begin_nested().unwrap().commit().unwrap())),
     ];
     for (name, begin) in begins {
         let session = Session::new(registry.engine());

@@ -29,7 +29,7 @@ fn blocks_join_each_other_with_savepoints_in_between() {
                 let savepoint = session.begin_nested()?;
                 insert(session, "user2")?;
                 assert_eq!(texts(session).len(), 2);
-                savepoint.rollback()
+                savepoint.rollback().map(drop)
             })?;
             registry.transaction(|session| -> Result<()> {
                 assert_eq!(texts(session).len(), 1);

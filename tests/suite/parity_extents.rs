@@ -217,10 +217,10 @@ fn a_block_can_not_be_ended_from_inside_and_goes_on() {
                             (Some(savepoint), true) => savepoint.rollback(),
                             (Some(savepoint), false) => savepoint.commit(),
                             (None, true) => session.rollback(),
-                            (None, false) => session.commit().map(drop),
+                            (None, false) => session.commit(),
                         };
                         match ended {
-                            Ok(()) => assert!(nested, "{case}"),
+                            Ok(_) => assert!(nested, "{case}"),
                             Err(error) => {
                                 assert!(!nested && matches!(error, Error::NotOwner { .. }), "{case}: {error}");
                             }
@@ -228,7 +228,7 @@ fn a_block_can_not_be_ended_from_inside_and_goes_on() {
                         assert_eq!(session.state(), SessionState::Active);
                         match second {
                             "execute" => drop(insert(session, "12")?),
-                            "begin" if nested => session.begin_nested()?.commit()?,
+                            "begin" if nested => drop(session.begin_nested()?.commit()?),
                             "begin" => assert!(matches!(session.begin(), Err(Error::AlreadyBegun { .. })), "{case}"),
                             _ => {}
                         }

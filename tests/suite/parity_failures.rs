@@ -135,7 +135,7 @@ fn a_listener_of_what_is_over_can_not_use_the_session() {
                 |session| session.begin(),
                 |session| session.begin_nested().map(drop),
                 |session| session.commit().map(drop),
-                |session| session.rollback(),
+                |session| session.rollback().map(drop),
             ];
             self.tries.borrow_mut().extend(uses.map(|use_it| (event, use_it(&session))));
         }
@@ -160,11 +160,15 @@ fn a_listener_of_what_is_over_can_not_use_the_session() {
     let (kept, tries) = (Rc::new(RefCell::new(Some(session.clone()))), Tries::default());
     session.listen(Meddler { session: Rc::clone(&kept), tries: Rc::clone(&tries) });
     let ends: [(&[&str], fn(&Session)); 5] = [
-        (&["after_release", "after_transaction_end"], |session| session.begin_nested().unwrap().commit().unwrap()),
-        (&["after_rollback", "after_transaction_end"], |session| session.begin_nested().unwrap().rollback().unwrap()),
+        (&["after_release", "after_transaction_end"], |session| {
+            drop(session.begin_nested().unwrap().commit().unwrap())
+        }),
+        (&["after_rollback", "after_transaction_end"], |session| {
+            drop(session.begin_nested().unwrap().rollback().unwrap())
+        }),
         (&["after_rollback", "after_transaction_end"], |session| drop(session.begin_nested().unwrap())),
         (&["after_commit", "after_transaction_end"], |session| drop(session.commit().unwrap())),
-        (&["after_rollback", "after_transaction_end"], |session| session.rollback().unwrap()),
+        (&["after_rollback", "after_transaction_end"], |session| drop(session.rollback().unwrap())),
     ];
     for (events, end) in ends {
         texts(&session);

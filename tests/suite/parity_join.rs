@@ -143,7 +143,7 @@ fn each_join_mode_does_to_the_outer_transaction_what_it_says() {
                 insert(&session, "inner").unwrap();
                 match operation {
                     "commit" => drop(session.commit().unwrap()),
-                    "rollback" => session.rollback().unwrap(),
+                    "rollback" => drop(session.rollback().unwrap()),
                     "close" => session.close(),
                     _ => {
                         let open = session.with_connection(|conn| Ok(depth(conn))).unwrap();
@@ -211,7 +211,7 @@ fn a_transaction_left_open_by_the_set_up_of_a_connection_is_nothing_to_join() {
     ];
     let operations: [(&str, &str, fn(&Session)); 3] = [
         ("commit", "COMMIT", |session| drop(session.commit().unwrap())),
-        ("rollback", "ROLLBACK", |session| session.rollback().unwrap()),
+        ("rollback", "ROLLBACK", |session| drop(session.rollback().unwrap())),
         ("close", "ROLLBACK", |session| session.close()),
     ];
     for (name, told, operation) in operations {

@@ -221,7 +221,7 @@ fn close_is_for_good_and_rollback_resets() {
         insert(&session, "lost").unwrap();
         match call {
             "close" => session.close(),
-            _ => session.rollback().unwrap(),
+            _ => drop(session.rollback().unwrap()),
         }
         assert_eq!(registry.engine().connections_in_use().len(), 0, "{setting:?} {call}");
         assert!(!session.in_transaction());
@@ -292,7 +292,7 @@ fn a_session_whose_rows_are_being_read_can_not_be_ended_under_them() {
     }
     let select = notes::table.select(notes::text).order(notes::text);
     let refused: [(&str, fn(&Session) -> Result<()>); 2] =
-        [("commit", |session| session.commit().map(drop)), ("rollback", |session| session.rollback())];
+        [("commit", |session| session.commit().map(drop)), ("rollback", |session| session.rollback().map(drop))];
     for (name, end) in refused {
         let rows: Vec<String> = session
             .with_rows(select, |rows| {
@@ -325,7 +325,7 @@ fn what_was_fetched_before_the_end_is_the_callers_own() {
         ("row by row", |session| session.with_rows(notes::table.select(notes::text), |rows| rows.collect())),
     ];
     let ends: [(&str, fn(&Session)); 2] =
-        [("close", |session| session.close()), ("rollback", |session| session.rollback().unwrap())];
+        [("close", |session| session.close()), ("rollback", |session| drop(session.rollback().unwrap()))];
     let database = Database::new();
     let registry = database.registry();
     for (fetched, fetch) in fetches {

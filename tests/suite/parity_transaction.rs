@@ -231,7 +231,8 @@ fn flags(session: &Session) -> (bool, bool) {
 fn the_flags_follow_the_root_and_the_innermost_savepoint() {
     let database = Database::new();
     let registry = database.registry();
-    let ends: [fn(&Session); 2] = [|session| drop(session.commit().unwrap()), |session| session.rollback().unwrap()];
+    let ends: [fn(&Session); 2] =
+        [|session| drop(session.commit().unwrap()), |session| drop(session.rollback().unwrap())];
     for end in ends {
         let session = Session::new(registry.engine());
         assert_eq!(flags(&session), (false, false));

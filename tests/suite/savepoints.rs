@@ -125,7 +125,7 @@ fn a_guard_dropped_by_a_panic_is_rolled_back_before_anything_else_is_done() {
     let after: [fn(&Session); 4] = [
         |session| assert_eq!(insert(session, "after").unwrap(), 1),
         |_| {},
-        |session| session.begin_nested().unwrap().commit().unwrap(),
+        |session| drop(session.begin_nested().unwrap().commit().unwrap()),
         |session| assert_eq!(texts(session), ["root"]),
     ];
     for (i, after) in after.into_iter().enumerate() {
@@ -280,7 +280,7 @@ fn nested_keeps_on_ok_and_undoes_on_err_and_panic() {
     });
     assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&"in nested"));
     // The closure ends the whole transaction: its savepoint is gone, and `nested` says so.
-    let gone: Result<()> = session.nested(Session::rollback);
+    let gone: Result<()> = session.nested(|session| session.rollback().map(drop));
     assert!(matches!(gone, Err(Error::SavepointGone)));
     insert(&session, "next").unwrap();
     session.commit().unwrap();

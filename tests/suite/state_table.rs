@@ -203,7 +203,7 @@ fn perform(operation: Op, session: &Session, registry: &Registry, by_handle: boo
         Op::Read => session.load::<String>(notes::table.select(notes::text)).map(drop),
         Op::Write => insert(session, "op").map(drop),
         Op::Commit => session.commit().map(drop),
-        Op::Rollback => session.rollback(),
+        Op::Rollback => session.rollback().map(drop),
         Op::Close => {
             if by_handle {
                 session.close();
@@ -218,7 +218,7 @@ fn perform(operation: Op, session: &Session, registry: &Registry, by_handle: boo
             } else {
                 insert(session, "op")?;
             }
-            savepoint.commit()
+            savepoint.commit().map(drop)
         }),
         Op::Hook => {
             let log = Rc::clone(log);

@@ -65,7 +65,7 @@ fn sixty_four_threads_on_a_pool_of_four_each_see_only_their_own_writes() {
                     assert_eq!(session.get_result::<i64>(others)? % 3, 0);
                     match (round % 2, id % 2) {
                         (0, _) => session.commit().map(drop)?,
-                        (_, 0) => session.rollback()?,
+                        (_, 0) => drop(session.rollback()?),
                         _ => Session::remove(),
                     }
                 }

@@ -10,12 +10,12 @@ use crate::engine::{ConnectionSlot, Engine, truth_after};
 use crate::error::{Cause, Error, Failure, Reason, Result};
 use crate::inspect::SessionState;
 use crate::place::Place;
-use crate::session::hooks::{Committed, HookError, Outcome};
+use crate::session::hooks::{HookError, Outcome, Report};
 use crate::session::join::Joined;
 use crate::session::state::{Action, Operation, Refusal, Situation, Situations};
 
 impl<C: SessionConnection> Core<C> {
-    pub(crate) fn commit(&self, place: Place) -> Result<Committed> {
+    pub(crate) fn commit(&self, place: Place) -> Result<Report> {
         self.settle_savepoints();
         let mut action = self.decide(Operation::Commit)?;
         if matches!(action, Action::EndIdle | Action::Commit) && self.watched.get() {
@@ -31,7 +31,7 @@ impl<C: SessionConnection> Core<C> {
         }
         match action {
             Action::Commit => match self.lend(place, |slot| self.joined.get().commit(slot))? {
-                Ok(()) => Ok(Committed::new(self.finish(Outcome::Committed))),
+                Ok(()) => Ok(Report::new(self.finish(Outcome::Committed))),
                 Err(error) => Err(self.commit_failed(&Failure::new(error, place))),
             },
             Action::Rollback => {
@@ -41,7 +41,7 @@ impl<C: SessionConnection> Core<C> {
                 self.roll_back_everything();
                 Err(if ended_outside { Error::ImplicitCommit { cause } } else { Error::RolledBack { cause } })
             }
-            _ => Ok(Committed::new(self.finish(Outcome::Committed))),
+            _ => Ok(Report::new(self.finish(Outcome::Committed))),
         }
     }
 
@@ -58,10 +58,10 @@ impl<C: SessionConnection> Core<C> {
         Error::RolledBack { cause }
     }
 
-    pub(crate) fn rollback(&self) -> Result<Vec<HookError>> {
+    pub(crate) fn rollback(&self) -> Result<Report> {
         match self.decide(Operation::Rollback)? {
-            Action::Rollback | Action::EndIdle => Ok(self.roll_back_everything()),
-            _ => Ok(Vec::new()),
+            Action::Rollback | Action::EndIdle => Ok(Report::new(self.roll_back_everything())),
+            _ => Ok(Report::default()),
         }
     }
 

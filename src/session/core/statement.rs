@@ -8,6 +8,7 @@ use super::{Connection, Core};
 use crate::backend::{SessionConnection, Truth};
 use crate::engine::{ConnectionSlot, Engine};
 use crate::error::{Cause, Error, Failure, Reason, Result};
+use crate::options::TransactionOptions;
 use crate::place::Place;
 use crate::session::events::{StatementInfo, StatementKind};
 use crate::session::state::{Action, Operation, Situation, Situations};
@@ -117,7 +118,13 @@ impl<C: SessionConnection> Core<C> {
         *self.connection.borrow_mut() = Some(Connection::Leased(lease));
         let result = self.lend(place, |slot| {
             slot.touched |= raw;
-            let result = slot.conn.prepare_autocommit(&options, &mut slot.state).and_then(|()| f(&mut slot.conn));
+            // A server can't be told to refuse the writes of one statement, but those of a transaction.
+            let prepared = if raw && options.read_only && C::is_remote() {
+                slot.conn.begin(&TransactionOptions::new().read_only(), engine.settings(), &mut slot.state)
+            } else {
+                slot.conn.prepare_autocommit(&options, &mut slot.state)
+            };
+            let result = prepared.and_then(|()| f(&mut slot.conn));
             if let Err(DieselError::DatabaseError(..) | DieselError::BrokenTransactionManager) = &result {
                 slot.suspect = true;
             }
