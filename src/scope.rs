@@ -75,6 +75,13 @@ impl<C: SessionConnection> Inner<C> {
         }
     }
 
+    fn current_with(&self, options: SessionOptions, place: Place) -> Result<Rc<Core<C>>> {
+        if let Some(core) = self.found()? {
+            return Err(Error::AlreadyPresent { at: core.made_at });
+        }
+        self.add(|configured| configured.overridden_by(options), place)
+    }
+
     /// This thread's session; `None` where one may be made.
     fn found(&self) -> Result<Option<Rc<Core<C>>>> {
         if let Some(found) = local::top::<C>(self.id)? {
@@ -220,11 +227,7 @@ impl<C: SessionConnection> ScopedSession<C> {
     /// [`current`](ScopedSession::current).
     #[track_caller]
     pub fn current_with(&self, options: impl Into<SessionOptions>) -> Result<Session<C>> {
-        if let Some(core) = self.inner.found()? {
-            return Err(Error::AlreadyPresent { at: core.made_at });
-        }
-        let options = options.into();
-        self.inner.add(|configured| configured.overridden_by(options), Location::caller()).map(Session::of)
+        self.inner.current_with(options.into(), Location::caller()).map(Session::of)
     }
 
     /// Whether this thread has an open session.
@@ -346,7 +349,7 @@ impl<C: SessionConnection> Session<C> {
 
     #[cold]
     fn look_up(place: Place) -> Result<Self> {
-        let core = Self::registry()?.inner.current(place)?;
+        let core = Self::meant()?.current(place)?;
         local::heat(&core);
         Ok(Self::of(core))
     }
@@ -356,8 +359,11 @@ impl<C: SessionConnection> Session<C> {
     /// # Errors
     /// [`Error::NoRegistry`] if none is entered or installed.
     pub fn registry() -> Result<ScopedSession<C>> {
-        let inner = ambient::find::<Inner<C>>().ok_or(Error::NoRegistry { connection: std::any::type_name::<C>() })?;
-        Ok(ScopedSession { inner })
+        Ok(ScopedSession { inner: Arc::clone(&*Self::meant()?) })
+    }
+
+    fn meant() -> Result<Rc<Arc<Inner<C>>>> {
+        ambient::find().ok_or(Error::NoRegistry { connection: std::any::type_name::<C>() })
     }
 
     /// This thread's session, if it has one that is open. Never makes one.
@@ -372,9 +378,9 @@ impl<C: SessionConnection> Session<C> {
     /// As [`ScopedSession::current_with`], and [`Error::NoRegistry`].
     #[track_caller]
     pub fn current_with(options: impl Into<SessionOptions>) -> Result<Self> {
-        let session = Self::registry()?.current_with(options)?;
-        local::heat(session.core());
-        Ok(session)
+        let core = Self::meant()?.current_with(options.into(), Location::caller())?;
+        local::heat(&core);
+        Ok(Self::of(core))
     }
 
     /// Whether this thread has an open session.

@@ -1,6 +1,7 @@
 //! Which registry `Session::current()` means: the innermost that is entered on this thread, else the installed one.
 
 use std::any::{Any, TypeId};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -21,6 +22,11 @@ scoped_thread_local!(static ENTERED: Rc<Frame>);
 
 /// One for each connection type, so there are few.
 static INSTALLED: RwLock<Vec<(TypeId, AnyRegistry)>> = RwLock::new(Vec::new());
+
+thread_local! {
+    /// What this thread found installed: it never changes, and a look here takes no lock.
+    static KNOWN: RefCell<Vec<Rc<dyn Any>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Forgets the shortcut when the extent ends, after the frame is gone.
 struct CoolAtEnd;
@@ -56,16 +62,28 @@ pub(crate) fn install<T: Any + Send + Sync>(registry: Arc<T>) -> Result<()> {
 }
 
 /// The registry of this type that is meant here.
-pub(crate) fn find<T: Any + Send + Sync>() -> Option<Arc<T>> {
+pub(crate) fn find<T: Any + Send + Sync>() -> Option<Rc<Arc<T>>> {
     if ENTERED.is_set() {
         let mut frame = Some(ENTERED.with(Rc::clone));
         while let Some(here) = frame {
             if let Ok(registry) = Arc::clone(&here.registry).downcast() {
-                return Some(registry);
+                return Some(Rc::new(registry));
             }
             frame = here.parent.clone();
         }
     }
+    let known = KNOWN.try_with(|known| known.borrow().iter().find_map(|known| Rc::clone(known).downcast().ok()));
+    if let Ok(Some(known)) = known {
+        return Some(known);
+    }
+    let found = Rc::new(find_installed::<T>()?);
+    let known: Rc<dyn Any> = Rc::<Arc<T>>::clone(&found);
+    // A thread that is ending remembers nothing.
+    let _ = KNOWN.try_with(|all| all.borrow_mut().push(known));
+    Some(found)
+}
+
+fn find_installed<T: Any + Send + Sync>() -> Option<Arc<T>> {
     let installed = INSTALLED.read().unwrap_or_else(PoisonError::into_inner);
     let (_, registry) = installed.iter().find(|(of, _)| *of == TypeId::of::<T>())?;
     Arc::clone(registry).downcast().ok()
