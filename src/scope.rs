@@ -24,6 +24,7 @@ mod task;
 
 pub use task::ScopedFuture;
 
+use ambient::Known;
 use local::{Found, RegistryId};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -349,7 +350,7 @@ impl<C: SessionConnection> Session<C> {
 
     #[cold]
     fn look_up(place: Place) -> Result<Self> {
-        let core = Self::meant()?.current(place)?;
+        let core = Self::meant()?.0.current(place)?;
         local::heat(&core);
         Ok(Self::of(core))
     }
@@ -359,10 +360,10 @@ impl<C: SessionConnection> Session<C> {
     /// # Errors
     /// [`Error::NoRegistry`] if none is entered or installed.
     pub fn registry() -> Result<ScopedSession<C>> {
-        Ok(ScopedSession { inner: Arc::clone(&*Self::meant()?) })
+        Ok(ScopedSession { inner: Arc::clone(&Self::meant()?.0) })
     }
 
-    fn meant() -> Result<Rc<Arc<Inner<C>>>> {
+    fn meant() -> Result<Rc<Known<Inner<C>>>> {
         ambient::find().ok_or(Error::NoRegistry { connection: std::any::type_name::<C>() })
     }
 
@@ -378,7 +379,7 @@ impl<C: SessionConnection> Session<C> {
     /// As [`ScopedSession::current_with`], and [`Error::NoRegistry`].
     #[track_caller]
     pub fn current_with(options: impl Into<SessionOptions>) -> Result<Self> {
-        let core = Self::meant()?.current_with(options.into(), Location::caller())?;
+        let core = Self::meant()?.0.current_with(options.into(), Location::caller())?;
         local::heat(&core);
         Ok(Self::of(core))
     }

@@ -61,13 +61,17 @@ pub(crate) fn install<T: Any + Send + Sync>(registry: Arc<T>) -> Result<()> {
     Ok(())
 }
 
+/// A registry as this thread knows it. Handed out behind an `Rc`, whose count is this thread's own: threads that all look
+/// at one registry don't meet at its atomic count.
+pub(crate) struct Known<T>(pub(crate) Arc<T>);
+
 /// The registry of this type that is meant here.
-pub(crate) fn find<T: Any + Send + Sync>() -> Option<Rc<Arc<T>>> {
+pub(crate) fn find<T: Any + Send + Sync>() -> Option<Rc<Known<T>>> {
     if ENTERED.is_set() {
         let mut frame = Some(ENTERED.with(Rc::clone));
         while let Some(here) = frame {
             if let Ok(registry) = Arc::clone(&here.registry).downcast() {
-                return Some(Rc::new(registry));
+                return Some(Rc::new(Known(registry)));
             }
             frame = here.parent.clone();
         }
@@ -76,8 +80,8 @@ pub(crate) fn find<T: Any + Send + Sync>() -> Option<Rc<Arc<T>>> {
     if let Ok(Some(known)) = known {
         return Some(known);
     }
-    let found = Rc::new(find_installed::<T>()?);
-    let known: Rc<dyn Any> = Rc::<Arc<T>>::clone(&found);
+    let found = Rc::new(Known(find_installed::<T>()?));
+    let known: Rc<dyn Any> = Rc::<Known<T>>::clone(&found);
     // A thread that is ending remembers nothing.
     let _ = KNOWN.try_with(|all| all.borrow_mut().push(known));
     Some(found)
