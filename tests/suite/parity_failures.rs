@@ -161,10 +161,10 @@ fn a_listener_of_what_is_over_can_not_use_the_session() {
     session.listen(Meddler { session: Rc::clone(&kept), tries: Rc::clone(&tries) });
     let ends: [(&[&str], fn(&Session)); 5] = [
         (&["after_release", "after_transaction_end"], |session| {
-            drop(session.begin_nested().unwrap().commit().unwrap())
+            drop(session.begin_nested().unwrap().commit().unwrap());
         }),
         (&["after_rollback", "after_transaction_end"], |session| {
-            drop(session.begin_nested().unwrap().rollback().unwrap())
+            drop(session.begin_nested().unwrap().rollback().unwrap());
         }),
         (&["after_rollback", "after_transaction_end"], |session| drop(session.begin_nested().unwrap())),
         (&["after_commit", "after_transaction_end"], |session| drop(session.commit().unwrap())),
