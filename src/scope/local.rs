@@ -64,8 +64,8 @@ pub(crate) fn hot<C: SessionConnection>() -> Option<Rc<Core<C>>> {
     LOCAL
         .try_with(|local| {
             let hot = local.hot.try_borrow().ok()?;
-            let core = Rc::clone(hot.as_ref()?).downcast::<Core<C>>().ok()?;
-            core.is_available().then_some(core)
+            let core = hot.as_ref()?.downcast_ref::<Core<C>>()?;
+            if core.is_available() { core.me() } else { None }
         })
         .ok()
         .flatten()

@@ -196,6 +196,12 @@ impl<C: SessionConnection> Core<C> {
         self.has(Situation::InHook)
     }
 
+    /// An owner more; none while the last one goes.
+    #[inline]
+    pub(crate) fn me(&self) -> Option<Rc<Self>> {
+        self.me.upgrade()
+    }
+
     /// Open for use by code that asks for the current session.
     pub(crate) fn is_available(&self) -> bool {
         !self.has(Situation::Closed) && !self.has(Situation::InHook)
