@@ -103,6 +103,12 @@ impl TransactionOptions {
         self
     }
 
+    /// The same, in a transaction.
+    pub(crate) const fn in_a_transaction(mut self) -> Self {
+        self.autocommit = false;
+        self
+    }
+
     /// Whether writes are refused.
     #[must_use]
     pub const fn is_read_only(&self) -> bool {
@@ -225,6 +231,13 @@ impl SessionOptions {
     }
 
     /// `other` where it says something, `self` elsewhere.
+    /// For an extent, which begins by itself and can only roll back what is in a transaction.
+    pub(crate) fn for_an_extent(mut self) -> Self {
+        self.autobegin = true;
+        self.transaction = self.transaction.in_a_transaction();
+        self
+    }
+
     pub(crate) fn overridden_by(mut self, other: Self) -> Self {
         if other.given.transaction {
             self = self.transaction(other.transaction);

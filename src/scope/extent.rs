@@ -80,7 +80,9 @@ impl<C: SessionConnection> ScopedSession<C> {
                 return Err(Error::AlreadyBegun { at }.into());
             }
             if !found.extent {
-                if let Some(options) = options {
+                // What an autocommit session sends could not be rolled back on `Err`.
+                let own = core.options();
+                if let Some(options) = options.or(own.is_autocommit().then(|| own.in_a_transaction())) {
                     core.begin_with(options, place)?;
                 }
                 core.set_finisher(Some(Finisher { place, owns: true }));
@@ -89,7 +91,7 @@ impl<C: SessionConnection> ScopedSession<C> {
         }
         let change = |session: SessionOptions| match options {
             Some(options) => session.autobegin(true).transaction(options),
-            None => session.autobegin(true),
+            None => session.for_an_extent(),
         };
         let pushed = self.fresh(change, Some(Finisher { place, owns: true }), place)?;
         finish(pushed, place, f)
@@ -123,7 +125,7 @@ impl<C: SessionConnection> ScopedSession<C> {
     pub fn job<T, E: From<Error>>(&self, f: impl FnOnce(&Session<C>) -> Result<T, E>) -> Result<T, E> {
         let place = Location::caller();
         self.clear_leaks(place)?;
-        let pushed = self.fresh(|options| options.autobegin(true), Some(Finisher { place, owns: true }), place)?;
+        let pushed = self.fresh(SessionOptions::for_an_extent, Some(Finisher { place, owns: true }), place)?;
         finish(pushed, place, f)
     }
 
