@@ -57,7 +57,8 @@ impl Failure {
         match &*self.error {
             DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
             | DieselError::BrokenTransactionManager => true,
-            DieselError::DatabaseError(_, info) => is_lost_connection_text(info.message()),
+            // A violation's message may quote a value, and the value may say anything.
+            DieselError::DatabaseError(DatabaseErrorKind::Unknown, info) => is_lost_connection_text(info.message()),
             DieselError::RollbackErrorOnCommit { commit_error, .. } => match &**commit_error {
                 DieselError::DatabaseError(_, info) => is_lost_connection_text(info.message()),
                 _ => true,
@@ -70,7 +71,9 @@ impl Failure {
 /// What the client libraries say when the server is gone. Diesel maps PostgreSQL's to `ClosedConnection`; MySQL's
 /// 2006 and 2013 arrive as `Unknown` with libmysqlclient's or libmariadb's text (seen with diesel 2.3.14).
 fn is_lost_connection_text(message: &str) -> bool {
-    ["gone away", "Lost connection", "server closed the connection"].iter().any(|text| message.contains(text))
+    let texts =
+        ["MySQL server has gone away", "Server has gone away", "Lost connection to", "server closed the connection"];
+    message.lines().any(|line| texts.iter().any(|text| line.starts_with(text)))
 }
 
 impl fmt::Display for Failure {
