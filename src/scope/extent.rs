@@ -148,7 +148,7 @@ impl<C: SessionConnection> ScopedSession<C> {
         finish(pushed, place, f)
     }
 
-    fn fresh(
+    pub(super) fn fresh(
         &self,
         change: impl FnOnce(SessionOptions) -> SessionOptions,
         finisher: Option<Finisher>,

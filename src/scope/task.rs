@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use super::ScopedSession;
 use super::ambient::Frame;
-use super::local::Pushed;
+use super::local::{self, Pushed};
 use crate::backend::SessionConnection;
 use crate::error::Result;
 use crate::session::core::Core;
@@ -31,10 +31,16 @@ impl<C: SessionConnection> ScopedSession<C> {
     }
 
     /// Carries this registry into a closure that another thread will run: a pool's, rayon's, `spawn_blocking`'s. What the
-    /// closure leaves open is rolled back when it ends.
+    /// closure leaves open is rolled back when it ends. Where it runs in the middle of an extent of this registry, as on a
+    /// pool's thread that works while it waits, it has a session of its own.
+    #[track_caller]
     pub fn wrap<T, F: FnOnce() -> T + Send>(&self, f: F) -> impl FnOnce() -> T + Send + use<C, T, F> {
         let registry = self.clone();
+        let place = Location::caller();
         move || {
+            let is_inside =
+                local::top::<C>(registry.inner.id).is_ok_and(|found| found.is_some_and(|found| found.extent));
+            let _own = is_inside.then(|| registry.fresh(|options| options, None, place));
             let _remove = RemoveAtEnd(&registry);
             registry.enter(f)
         }
@@ -78,19 +84,19 @@ impl<C: SessionConnection, F: Future> Future for ScopedFuture<C, F> {
         };
         let frame = Rc::clone(this.frame.get_or_insert_with(|| Frame::new(this.registry.inner.clone())));
         let future = this.future.as_mut();
-        let poll = frame.enter(|| {
+        frame.enter(|| {
             let pushed = match Pushed::new(this.registry.inner.id, Rc::clone(&core)) {
                 Ok(pushed) => pushed,
                 Err(error) => return Poll::Ready(Err(error)),
             };
             let poll = future.poll(cx).map(Ok);
+            if poll.is_ready() {
+                // On the stack until its hooks have run, so that they find it in its hooks instead of another task's.
+                core.close(core.made_at);
+            }
             drop(pushed);
             poll
-        });
-        if poll.is_ready() {
-            core.close(core.made_at);
-        }
-        poll
+        })
     }
 }
 
