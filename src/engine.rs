@@ -264,6 +264,10 @@ impl<C: SessionConnection> Engine<C> {
             lease.gate = Some(gate.turnstiles.pass(Request { name: gate.name, ..request }, thread.clone())?);
         }
         lease.connection = Some(inner.turnstiles.pass(request, thread)?);
+        // Closed while this thread waited.
+        if inner.connector.is_closed() {
+            return Err(Error::ShutDown);
+        }
         let mut held = inner.store.take(&inner.connector, started, inner.patience, inner.max_size, wary)?;
         held.slot().last_used = started;
         lease.held = Some(held);

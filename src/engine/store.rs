@@ -27,6 +27,9 @@ pub enum Strategy {
     None,
 }
 
+/// How long a thread that waits for a new connection goes without looking whether the engine was closed.
+const LOOK_UP: Duration = Duration::from_millis(50);
+
 /// A connection on loan.
 pub(crate) enum Held<C: SessionConnection> {
     Pooled(r2d2::PooledConnection<Manager<C>>),
@@ -71,7 +74,12 @@ impl<C: SessionConnection> Shared<C> {
         if self.keeps_last { self.last.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None }
     }
 
-    fn take(&self, started: Instant, patience: Duration) -> Result<r2d2::PooledConnection<Manager<C>>> {
+    fn take(
+        &self,
+        connector: &Connector<C>,
+        started: Instant,
+        patience: Duration,
+    ) -> Result<r2d2::PooledConnection<Manager<C>>> {
         if let Some(last) = self.last() {
             return Ok(last);
         }
@@ -87,7 +95,7 @@ impl<C: SessionConnection> Shared<C> {
         // One may have come back before this thread counted as waiting.
         let taken = match self.last() {
             Some(last) => Ok(last),
-            None => wait_for_new(&waited_for, started, patience),
+            None => wait_for_new(&waited_for, connector, started, patience),
         };
         self.waiting.fetch_sub(1, Ordering::SeqCst);
         taken
@@ -166,7 +174,7 @@ impl<C: SessionConnection> Store<C> {
     ) -> Result<Held<C>> {
         loop {
             let mut held = match self {
-                Self::Shared(shared) => Held::Pooled(shared.take(started, patience)?),
+                Self::Shared(shared) => Held::Pooled(shared.take(connector, started, patience)?),
                 Self::PerThread(kept) => {
                     let (own, evicted) = {
                         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -282,12 +290,22 @@ fn remaining(started: Instant, patience: Duration) -> Duration {
 
 fn wait_for_new<C: SessionConnection>(
     pool: &r2d2::Pool<Manager<C>>,
+    connector: &Connector<C>,
     started: Instant,
     patience: Duration,
 ) -> Result<r2d2::PooledConnection<Manager<C>>> {
-    pool.get_timeout(remaining(started, patience)).map_err(|error| Error::PoolTimeout {
-        waited: started.elapsed(),
-        last_error: Some(error.to_string()),
-        holders: Holders::default(),
-    })
+    loop {
+        // In turns: r2d2 goes on trying to connect when the engine has been closed.
+        let error = match pool.get_timeout(remaining(started, patience).min(LOOK_UP)) {
+            Ok(pooled) => return Ok(pooled),
+            Err(error) => error,
+        };
+        if connector.is_closed() {
+            return Err(Error::ShutDown);
+        }
+        if started.elapsed() >= patience {
+            let last_error = Some(error.to_string());
+            return Err(Error::PoolTimeout { waited: started.elapsed(), last_error, holders: Holders::default() });
+        }
+    }
 }
