@@ -16,7 +16,7 @@
 //!   [`RolledBack`](Error::RolledBack) with the first cause and its line, on every database; one whose connection dies
 //!   during COMMIT answers [`CommitUnknown`](Error::CommitUnknown).
 //! * **No "database is locked" between threads.** On SQLite, transactions that may write take turns at a fair gate in front
-//!   of the file; readers don't wait. In memory all sessions of an engine share one database, one after the other.
+//!   of the file; with the write-ahead log, the default, readers don't wait. In memory all sessions of an engine share one database, one after the other.
 //! * **No silent waiting for oneself.** Threads that would wait for each other's connections for ever get
 //!   [`WouldStarve`](Error::WouldStarve) or [`WouldDeadlock`](Error::WouldDeadlock) at once; a time-out names who holds
 //!   what, since when, and from which line.

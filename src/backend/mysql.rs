@@ -57,6 +57,11 @@ impl SessionConnection for MysqlConnection {
         Ok(())
     }
 
+    fn restore(&mut self, _settings: &ConnectionSettings, _state: &mut Self::State) -> QueryResult<()> {
+        // With autocommit off the next user's single statements would wait for a COMMIT that nobody sends.
+        self.batch_execute("SET SESSION autocommit = 1; SET SESSION TRANSACTION READ WRITE")
+    }
+
     fn begin(
         &mut self,
         options: &TransactionOptions,

@@ -47,6 +47,11 @@ impl SessionConnection for PgConnection {
         Ok(())
     }
 
+    fn restore(&mut self, _settings: &ConnectionSettings, _state: &mut Self::State) -> QueryResult<()> {
+        // What `SET` changed, the role too; the last two are Diesel's own, set when it connects (diesel 2.3.14).
+        self.batch_execute("RESET ALL; RESET SESSION AUTHORIZATION; SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF8'")
+    }
+
     fn begin(
         &mut self,
         options: &TransactionOptions,

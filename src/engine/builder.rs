@@ -146,15 +146,17 @@ impl<C: SessionConnection> EngineBuilder<C> {
         self
     }
 
-    /// Runs on each new connection, after the engine's own settings; an error closes the connection.
+    /// Runs on each new connection, after the engine's own settings, and again before the next user of a connection that
+    /// somebody had bare (`with_connection`, `batch_execute`, `sql_query`), where session settings are put back first. An
+    /// error closes the connection.
     pub fn setup(mut self, setup: impl Fn(&mut C) -> QueryResult<()> + Send + Sync + 'static) -> Self {
         self.setup = Some(Arc::new(setup));
         self
     }
 
-    /// Runs on a connection whose last user had it bare (`with_connection`, `batch_execute`), before its next user gets
-    /// it: the place to undo `SET`s and the like. An error closes the connection. SQLite's settings named here are put
-    /// back without it.
+    /// Runs on a connection whose last user had it bare, before its next user gets it, after the settings were put back
+    /// (SQLite: those named here; PostgreSQL: everything that `SET` changes; MySQL and MariaDB: autocommit and access
+    /// mode) and [`setup`](Self::setup) ran again: the place to undo what else there may be. An error closes the connection.
     pub fn reset(mut self, reset: impl Fn(&mut C) -> QueryResult<()> + Send + Sync + 'static) -> Self {
         self.reset = Some(Arc::new(reset));
         self
@@ -166,7 +168,8 @@ impl<C: SessionConnection> EngineBuilder<C> {
         self
     }
 
-    /// SQLite: the journal mode of a file; WAL by default. Elsewhere ignored, like the four below.
+    /// SQLite: the journal mode of a file; WAL by default. With a rollback journal a reader that is open for longer than the
+    /// busy time-out makes a writer's COMMIT fail with "database is locked". Elsewhere ignored, like the four below.
     pub fn journal_mode(mut self, mode: JournalMode) -> Self {
         self.settings.journal_mode = mode;
         self

@@ -129,8 +129,8 @@ impl<C: SessionConnection> Connector<C> {
         }
         if slot.touched {
             slot.conn.restore(&self.settings, &mut slot.state)?;
-            if let Some(reset) = &self.reset {
-                guarded(reset, &mut slot.conn)?;
+            for hook in [&self.setup, &self.reset].into_iter().flatten() {
+                guarded(hook, &mut slot.conn)?;
                 end_left_open(&mut slot.conn)?;
             }
             slot.touched = false;
@@ -173,13 +173,30 @@ pub(crate) fn redact(url: &str) -> String {
         _ => url.to_owned(),
     };
     let mut from = 0;
-    while let Some(found) = shown[from..].find("password=") {
-        let start = from + found + "password=".len();
-        let end = shown[start..].find(['&', ' ']).map_or(shown.len(), |end| start + end);
+    while let Some(found) = shown[from..].find("password") {
+        let after = from + found + "password".len();
+        from = after;
+        let Some(value) = shown[after..].trim_start().strip_prefix('=') else { continue };
+        // libpq's keywords may have spaces around the sign, and quotes around a value with spaces in it.
+        let start = shown.len() - value.trim_start().len();
+        let end = match shown[start..].strip_prefix('\'') {
+            Some(quoted) => closing_quote(quoted).map_or(shown.len(), |end| start + end + 2),
+            None => shown[start..].find(['&', ' ']).map_or(shown.len(), |end| start + end),
+        };
         shown.replace_range(start..end, "***");
         from = start + "***".len();
     }
     shown
+}
+
+/// Where a quoted value ends; a backslash takes the next letter's meaning away.
+fn closing_quote(quoted: &str) -> Option<usize> {
+    let mut escaped = false;
+    quoted.char_indices().find_map(|(at, letter)| {
+        let ends = letter == '\'' && !escaped;
+        escaped = letter == '\\' && !escaped;
+        ends.then_some(at)
+    })
 }
 
 /// r2d2's view of the connector: it opens, we judge.
@@ -223,6 +240,9 @@ mod tests {
         assert_eq!(redact("mysql://ann:p@ss@db/app"), "mysql://ann:***@db/app");
         assert_eq!(redact("postgres://ann@db/app?password=s3cret&x=1"), "postgres://ann@db/app?password=***&x=1");
         assert_eq!(redact("host=db password=s3cret user=ann"), "host=db password=*** user=ann");
+        assert_eq!(redact("host=db password = s3cret user=ann"), "host=db password = *** user=ann");
+        assert_eq!(redact(r"host=db password='s3 \'cret' user=ann"), "host=db password=*** user=ann");
+        assert_eq!(redact("host=db password='s3 cret"), "host=db password=***");
         assert_eq!(redact("app.db"), "app.db");
     }
 }

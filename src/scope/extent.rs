@@ -98,10 +98,11 @@ impl<C: SessionConnection> ScopedSession<C> {
     }
 
     /// A read-only unit of work: on SQLite it takes no write lock and waits for nobody, on PostgreSQL it sees one snapshot.
-    /// Inside an open transaction it reads there, and so sees that transaction's own writes.
+    /// Inside an open transaction it reads there, and so sees that transaction's own writes; it is then as writable as that
+    /// transaction is.
     ///
     /// # Errors
-    /// What `f` returned; [`Error::ReadOnly`] for a write.
+    /// What `f` returned; [`Error::ReadOnly`] for a write in a session of its own.
     #[track_caller]
     pub fn read<T, E: From<Error>>(&self, f: impl FnOnce(&Session<C>) -> Result<T, E>) -> Result<T, E> {
         let place = Location::caller();

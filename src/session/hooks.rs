@@ -122,6 +122,13 @@ impl Hook {
         HookError { place: self.place, message: "not run: hooks kept registering hooks".into() }
     }
 
+    /// Drops it unrun; what it captured may panic.
+    pub(crate) fn discard(self) -> Option<HookError> {
+        let Self { place, run, .. } = self;
+        let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || drop(run))).err()?;
+        Some(HookError { place, message: format!("panicked: {}", panic_text(&*payload)) })
+    }
+
     /// Runs it; an error or panic becomes an entry of the report.
     pub(crate) fn run(self, outcome: Outcome) -> Option<HookError> {
         let Self { place, run, .. } = self;

@@ -20,6 +20,8 @@ fn counted(database: &Database) -> (Registry, Arc<AtomicUsize>) {
             Ok(())
         })
     });
+    // The table was made by raw SQL, after which a connection is set up again.
+    stored(&registry);
     (registry, opened)
 }
 
@@ -115,7 +117,8 @@ fn a_connection_that_can_not_be_put_right_after_a_commit_does_not_unsay_it() {
     assert_eq!(session.state(), SessionState::Idle);
     assert_eq!(stored(&registry), ["a"]);
     assert_eq!(resets.load(Ordering::SeqCst), resets_before + 1);
-    assert_eq!(opened.load(Ordering::SeqCst), opened_before + 1, "the connection was replaced");
+    // Set up again before it was found wanting, and once more as a new one.
+    assert_eq!(opened.load(Ordering::SeqCst), opened_before + 2, "the connection was replaced");
 }
 
 // parity: SessionTransactionTest::test_no_sql_during_commit

@@ -3,6 +3,7 @@
 pub(crate) use super::db;
 pub(crate) use crate::support::notes;
 
+mod corners;
 mod engine;
 mod extents;
 mod honest_commit;

@@ -10,6 +10,7 @@ use crate::place::Place;
 use crate::session::hooks::Outcome;
 use crate::session::join::Joined;
 use crate::session::state::{Action, Operation, Situation};
+use crate::session::table::SessionTable;
 
 impl<C: SessionConnection> Core<C> {
     /// Makes the logical transaction, which nothing has been sent for.
@@ -77,7 +78,10 @@ impl<C: SessionConnection> Core<C> {
     pub(super) fn begin_in_table(&self, place: Place, started: Instant) -> Result<()> {
         let Some(table) = self.table() else { return self.begin_on_connection(place, started) };
         table.admit()?;
-        self.begin_on_connection(place, started).inspect_err(|_| table.ended())
+        let not_begun = EndInTable(table);
+        self.begin_on_connection(place, started)?;
+        std::mem::forget(not_begun);
+        Ok(())
     }
 
     pub(super) fn begin_on_connection(&self, place: Place, started: Instant) -> Result<()> {
@@ -96,7 +100,11 @@ impl<C: SessionConnection> Core<C> {
         loop {
             let mut lease = engine.lease(&options, place, started, dead_at_most < engine.max_size())?;
             let Some(slot) = lease.slot() else { return Err(Error::ShutDown) };
-            let Err(error) = slot.conn.begin(&options, engine.settings(), &mut slot.state) else {
+            // Until it returns: a panic in the user's instrumentation may come when BEGIN has been sent.
+            slot.broken = true;
+            let begun = slot.conn.begin(&options, engine.settings(), &mut slot.state);
+            slot.broken = false;
+            let Err(error) = begun else {
                 *self.connection.borrow_mut() = Some(Connection::Leased(lease));
                 return Ok(());
             };
@@ -125,5 +133,14 @@ impl<C: SessionConnection> Core<C> {
             self.roll_back_everything();
         }
         told
+    }
+}
+
+/// Takes a transaction off the table, unless forgotten.
+struct EndInTable<'a>(&'a SessionTable);
+
+impl Drop for EndInTable<'_> {
+    fn drop(&mut self) {
+        self.0.ended();
     }
 }

@@ -51,6 +51,11 @@ impl<C: SessionConnection> Core<C> {
         let truth = self.lend(failure.place(), truth_after).unwrap_or(Truth::Broken);
         if failure.is_closed_connection() || truth == Truth::Broken {
             self.discard_connection();
+            if self.current.get().read_only {
+                // Nothing was written, so nothing is in doubt.
+                self.finish(Outcome::RolledBack);
+                return Error::RolledBack { cause };
+            }
             self.finish(Outcome::Unknown);
             return Error::CommitUnknown { cause };
         }

@@ -50,12 +50,15 @@ impl<C: SessionConnection> Core<C> {
         loop {
             let next = self.hook_queue.borrow_mut().as_mut().and_then(VecDeque::pop_front);
             let Some(hook) = next else { break };
-            if !hook.is_due(outcome) {
-                continue;
-            }
-            ran += 1;
-            // Past the limit they are reported instead of run; the last ones had no chance to register more.
-            let error = if ran > HOOKS_AT_MOST { Some(hook.not_run()) } else { hook.run(outcome) };
+            let error = if !hook.is_due(outcome) {
+                hook.discard()
+            } else if ran >= HOOKS_AT_MOST {
+                // Past the limit they are reported instead of run; the last ones had no chance to register more.
+                Some(hook.not_run())
+            } else {
+                ran += 1;
+                hook.run(outcome)
+            };
             if let Some(error) = error {
                 tracing::error!(session = self.id, error = %error, "a hook failed");
                 if let Some(table) = self.table() {

@@ -1,5 +1,6 @@
 //! Telling the listeners.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::Core;
@@ -54,12 +55,11 @@ impl<C: SessionConnection> Core<C> {
         if self.asking.replace(true) {
             return Ok(());
         }
-        let answer = match self.handle() {
+        let _asking = Asking(&self.asking);
+        match self.handle() {
             Some(session) => self.each_listener(|listener| listener.before_statement(&session, statement)),
             None => Ok(()),
-        };
-        self.asking.set(false);
-        answer
+        }
     }
 
     pub(super) fn transaction_info(&self, depth: usize) -> TransactionInfo {
@@ -84,5 +84,14 @@ impl<'a, C: SessionConnection> InHook<'a, C> {
 impl<C: SessionConnection> Drop for InHook<'_, C> {
     fn drop(&mut self) {
         self.core.set(Situation::InHook, self.outer);
+    }
+}
+
+/// The listeners are being asked about a statement; ends with the call, whatever way that ends.
+struct Asking<'a>(&'a Cell<bool>);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
     }
 }

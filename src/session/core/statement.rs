@@ -256,6 +256,9 @@ impl<C: SessionConnection> Drop for Lending<'_, C> {
         // Without a transaction there is nothing that could be undone.
         if !self.returned && !self.core.has(Situation::Autocommit) {
             self.core.fail(Cause::new(Reason::Panicked, self.place));
+        } else if !self.returned {
+            // A BEGIN in raw text may be open, which MySQL would commit at the next user's BEGIN.
+            self.core.discard_connection();
         }
         if self.outer.is_none() && self.core.close_at_return.get().is_some() {
             self.core.settle();
