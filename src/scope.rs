@@ -80,6 +80,9 @@ impl<C: SessionConnection> Inner<C> {
         if let Some(core) = self.found()? {
             return Err(Error::AlreadyPresent { at: core.made_at });
         }
+        if self.is_plain.load(Ordering::Acquire) {
+            return self.add(|_| options, place);
+        }
         self.add(|configured| configured.overridden_by(options), place)
     }
 
