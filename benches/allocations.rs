@@ -35,12 +35,12 @@ fn count(f: impl FnOnce()) -> usize {
 
 fn main() -> ExitCode {
     for mut arena in arena::arenas() {
-        for i in 0..arena.contenders.len() {
+        for i in 0..arena.seating.contenders.len() {
             arena.turn(i, CYCLES);
             // The turn's own allocations are in both.
             let once = count(|| _ = arena.turn(i, CYCLES));
             let twice = count(|| _ = arena.turn(i, 2 * CYCLES));
-            let contender = &arena.contenders[i];
+            let contender = &arena.seating.contenders[i];
             let name = format!("{}/{:?}/{}", arena.name, contender.work, contender.name);
             println!("{name:<72} {:>6.2} a cycle", f64::from(u32::try_from(twice - once).unwrap()) / f64::from(CYCLES));
         }

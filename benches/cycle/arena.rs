@@ -39,12 +39,20 @@ pub struct Contender {
     pub cycle: Box<dyn Fn(i32, i32)>,
 }
 
+/// The contenders with connections of their own, and how to run them with the registry in place behind
+/// `Session::current()`.
+pub struct Seating {
+    pub contenders: Vec<Contender>,
+    pub enter: Box<dyn Fn(&mut dyn FnMut())>,
+}
+
 /// The contenders of one database, and what their database should hold.
 pub struct Arena {
     pub name: String,
-    pub contenders: Vec<Contender>,
-    /// Runs with the registry in place behind `Session::current()`.
-    pub enter: Box<dyn Fn(&mut dyn FnMut())>,
+    pub seating: Seating,
+    /// Seats the contenders anew. A server's process stays on the core where it happens to run, which can cost either side
+    /// a multiple, so they draw again and again. `None` where the database is in this process.
+    pub seat_anew: Option<Box<dyn Fn() -> Seating>>,
     /// Brings the database to the same state before each turn that writes.
     pub settle: Box<dyn Fn()>,
     /// Every row, in order of its key.
@@ -54,11 +62,11 @@ pub struct Arena {
 }
 
 impl Arena {
-    fn new(name: String, contenders: Vec<Contender>) -> Self {
+    fn new(name: String, seating: Seating) -> Self {
         Self {
             name,
-            contenders,
-            enter: Box::new(|turn| turn()),
+            seating,
+            seat_anew: None,
             settle: Box::new(|| ()),
             stored: Box::new(Vec::new),
             expected: vec![0; ROWS_USIZE],
@@ -66,16 +74,23 @@ impl Arena {
         }
     }
 
+    /// New connections for everybody, where that matters.
+    pub fn seat_anew(&mut self) {
+        if let Some(seat) = &self.seat_anew {
+            self.seating = seat();
+        }
+    }
+
     /// Lets a contender do `cycles` cycles.
     pub fn turn(&mut self, contender: usize, cycles: u32) -> Duration {
-        let contender = &self.contenders[contender];
+        let contender = &self.seating.contenders[contender];
         let writes = i32::from(contender.work == Work::ReadUpdate);
         if writes > 0 {
             (self.settle)();
         }
         let (expected, next) = (&mut self.expected, &mut self.next);
         let mut took = Duration::ZERO;
-        (self.enter)(&mut || {
+        (self.seating.enter)(&mut || {
             let started = Instant::now();
             for _ in 0..cycles {
                 let n = &mut expected[usize::try_from(*next).unwrap()];

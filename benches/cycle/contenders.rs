@@ -1,6 +1,6 @@
 //! The contenders, compiled once for each backend; the parent module says how that backend begins.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use diesel::prelude::*;
@@ -8,8 +8,8 @@ use diesel::r2d2::{ConnectionManager, CustomizeConnection, Error as PoolError, P
 use diesel_session::{Error, autocommit, read_only};
 
 use super::super::support::notes;
-use super::super::{Arena, Contender, ROWS, Work, text_of};
-use super::db::{Conn, Database, Registry, Session};
+use super::super::{Arena, Contender, ROWS, Seating, Work, text_of};
+use super::db::{Conn, Database, REMOTE, Registry, Session};
 use super::{Settings, read, settle, write};
 
 type Note = (i32, String, i32);
@@ -27,29 +27,52 @@ fn check(note: &Note, key: i32, n: i32) {
 
 pub fn arena(name: String, settings: Settings) -> Arena {
     let database = Rc::new(Database::new());
-    let registry = database.registry_with(|builder| settings.engine(builder).max_size(4));
-    fill(&registry);
-    let pool = Pool::builder()
-        .max_size(4)
-        .test_on_check_out(false)
-        .connection_customizer(Box::new(settings))
-        .build(ConnectionManager::<Conn>::new(&database.url))
-        .unwrap();
-    let observer = Rc::new(RefCell::new(pool.get().unwrap()));
-
-    let mut arena = Arena::new(name, [bare(&pool), sessions(&registry)].into_iter().flatten().collect());
-    // The first registry of a connection type is the process's own, as in a server; another is entered for the turn.
-    if registry.clone().install().is_err() {
-        let registry = registry.clone();
-        arena.enter = Box::new(move |turn| registry.enter(turn));
-    }
+    let mut observer = Conn::establish(&database.url).unwrap();
+    settings.set_up(&mut observer).unwrap();
+    let observer = Rc::new(RefCell::new(observer));
+    let seat = {
+        let (database, seatings) = (Rc::clone(&database), Cell::new(0));
+        move || {
+            seatings.set(seatings.get() + 1);
+            seat(&database, settings, seatings.get() % 2 == 0)
+        }
+    };
+    fill(&database.registry());
+    let mut arena = Arena::new(name, seat());
+    arena.seat_anew = REMOTE.then(|| Box::new(seat) as Box<dyn Fn() -> Seating>);
     let settler = Rc::clone(&observer);
     arena.settle = Box::new(move || settle(&mut settler.borrow_mut()));
     arena.stored = Box::new(move || {
         let _keep_the_database = &database;
-        notes::table.order(notes::id).load(&mut **observer.borrow_mut()).unwrap()
+        notes::table.order(notes::id).load(&mut *observer.borrow_mut()).unwrap()
     });
     arena
+}
+
+/// Who connects first takes turns: a server may start its processes on one core after the other.
+fn seat(database: &Database, settings: Settings, sessions_first: bool) -> Seating {
+    let connect = || {
+        let registry = database.registry_with(|builder| settings.engine(builder).max_size(4));
+        registry.read(|session| session.load::<Note>(notes::table)).unwrap();
+        registry
+    };
+    let sessions_before = sessions_first.then(connect);
+    let pool = Pool::builder()
+        .max_size(4)
+        .min_idle(Some(1))
+        .test_on_check_out(false)
+        .connection_customizer(Box::new(settings))
+        .build(ConnectionManager::<Conn>::new(&database.url))
+        .unwrap();
+    let registry = sessions_before.unwrap_or_else(connect);
+    let contenders = [bare(&pool), sessions(&registry)].into_iter().flatten().collect();
+    // The first registry of a SQLite database is the process's own, as in a server; others are entered for the turn.
+    let enter: Box<dyn Fn(&mut dyn FnMut())> = if !REMOTE && registry.clone().install().is_ok() {
+        Box::new(|turn| turn())
+    } else {
+        Box::new(move |turn| registry.enter(turn))
+    };
+    Seating { contenders, enter }
 }
 
 fn fill(registry: &Registry) {
