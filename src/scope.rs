@@ -118,7 +118,8 @@ impl<C: SessionConnection> Inner<C> {
 ///
 /// Cheap to clone, `Send + Sync`. Either [`install`](ScopedSession::install) one for the process, so that
 /// `Session::current()` finds it everywhere, or [`enter`](ScopedSession::enter) one for an extent, or call the methods
-/// here. A thread that ends without [`remove`](ScopedSession::remove) has its transaction rolled back.
+/// here. A thread that ends without [`remove`](ScopedSession::remove) has its transaction rolled back; until then a session
+/// that nobody removed stays open, with its connection, even if the registry is dropped meanwhile.
 ///
 /// # Examples
 /// ```
