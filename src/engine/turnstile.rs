@@ -229,6 +229,17 @@ impl Turnstiles {
                     What::Connection => Error::PoolTimeout { waited, last_error: None, holders },
                 });
             }
+            // Somebody else may have taken the place that this waiter was woken for, and left one that is not for everybody:
+            // the invitation goes on to the first who may use it.
+            if !is_first_in_line {
+                self.invite(&mut state, request.name);
+                if state
+                    .get(request.name)
+                    .is_some_and(|turnstile| turnstile.holders.iter().any(|ticket| ticket.id == id))
+                {
+                    continue;
+                }
+            }
             state = wake.wait_timeout(state, deadline - now).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
