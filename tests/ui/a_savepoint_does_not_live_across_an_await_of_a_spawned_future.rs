@@ -8,7 +8,8 @@ async fn something_else() {}
 async fn handler() -> Result<()> {
     let savepoint = Session::<SqliteConnection>::current()?.begin_nested()?;
     something_else().await;
-    savepoint.commit()
+    savepoint.commit()?;
+    Ok(())
 }
 
 fn main() {

@@ -5,5 +5,6 @@ fn main() -> Result<()> {
     let session = Session::new(&Engine::<SqliteConnection>::new(":memory:")?);
     let savepoint = session.begin_nested()?;
     savepoint.commit()?;
-    savepoint.commit()
+    savepoint.commit()?;
+    Ok(())
 }
