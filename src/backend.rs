@@ -1,5 +1,7 @@
 //! What differs between databases, and nothing else: how each begins, ends and is asked about its transaction.
 
+use std::time::{Duration, Instant};
+
 use diesel::connection::{
     DefaultLoadingMode, LoadConnection, TransactionDepthChange, TransactionManager, TransactionManagerStatus,
 };
@@ -7,10 +9,14 @@ use diesel::result::{Error as DieselError, QueryResult};
 use diesel::sql_types::{BigInt, Nullable};
 use diesel::{Connection, QueryableByName};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorClass, Result};
 use crate::options::TransactionOptions;
+use crate::testing::MadeDatabase;
 
+pub(crate) mod classify;
 pub(crate) mod command;
+#[cfg(any(feature = "sqlite", feature = "mysql"))]
+mod marker;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
@@ -42,6 +48,16 @@ pub enum Truth {
     Ended,
     /// The connection can't be used any more.
     Broken,
+}
+
+/// What was being done when an error came up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// A statement, BEGIN or a savepoint command: before COMMIT.
+    Statement,
+    /// COMMIT.
+    Commit,
 }
 
 /// Which lock of the database's file a transaction needs inside this process before it may begin.
@@ -89,10 +105,12 @@ pub enum Synchronous {
 pub struct ConnectionSettings {
     pub(crate) journal_mode: JournalMode,
     pub(crate) synchronous: Synchronous,
-    pub(crate) busy_timeout: std::time::Duration,
+    pub(crate) busy_timeout: Duration,
     pub(crate) foreign_keys: bool,
     pub(crate) begin_mode: crate::options::BeginMode,
     pub(crate) isolation: Option<crate::options::IsolationLevel>,
+    pub(crate) idle_in_transaction: Option<Duration>,
+    pub(crate) verify_commits: bool,
 }
 
 impl Default for ConnectionSettings {
@@ -100,12 +118,67 @@ impl Default for ConnectionSettings {
         Self {
             journal_mode: JournalMode::Wal,
             synchronous: Synchronous::Full,
-            busy_timeout: std::time::Duration::from_secs(5),
+            busy_timeout: Duration::from_secs(5),
             foreign_keys: true,
             begin_mode: crate::options::BeginMode::Immediate,
             isolation: None,
+            idle_in_transaction: None,
+            verify_commits: false,
         }
     }
+}
+
+/// How long the database itself may take for the statements of a transaction; nothing where it may take for ever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Asked for: a statement as a whole. Not on SQLite, which can't be interrupted through Diesel.
+    pub(crate) statement: Option<Duration>,
+    /// Asked for: the wait for one lock.
+    pub(crate) lock: Option<Duration>,
+    /// What is left until the deadline. It shortens what was asked for and what the connection has by itself.
+    pub(crate) left: Option<Duration>,
+}
+
+impl Limits {
+    /// What a statement may take on a connection that by itself allows `own`.
+    pub(crate) fn statement(&self, own: Option<Duration>) -> Option<Duration> {
+        shorter(self.statement.or(own), self.left)
+    }
+
+    /// How long it may wait for a lock on a connection that by itself allows `own`.
+    pub(crate) fn lock(&self, own: Option<Duration>) -> Option<Duration> {
+        shorter(self.lock.or(own), self.left)
+    }
+}
+
+fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// What is noted before COMMIT, so that its outcome can be found out if the answer never comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Witness {
+    /// PostgreSQL's number of the transaction, elsewhere the key of its marker row.
+    pub(crate) key: String,
+    /// Which server it was, in which of its lives.
+    pub(crate) server: String,
+    /// The table of the marker row, where there is one.
+    pub(crate) table: String,
+}
+
+/// What became of a commit whose answer never came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It is stored.
+    Committed,
+    /// It is not, and never will be.
+    RolledBack,
+    /// Not to be found out.
+    Unknown,
 }
 
 /// A Diesel connection that a session can run on. Implemented for `SqliteConnection`, `PgConnection` and
@@ -139,6 +212,24 @@ pub trait SessionConnection:
     /// What the database answered.
     fn configure(&mut self, settings: &ConnectionSettings, state: &mut Self::State) -> QueryResult<()>;
 
+    /// Learns what is needed about a connection that somebody else made, before each transaction on it, and changes nothing.
+    ///
+    /// # Errors
+    /// What the database answered; or a transaction is open that Diesel does not count.
+    fn meet(&mut self, state: &mut Self::State) -> QueryResult<()> {
+        let _ = state;
+        Ok(())
+    }
+
+    /// Puts back, on such a connection, what was set for a transaction.
+    ///
+    /// # Errors
+    /// What the database answered.
+    fn put_back(&mut self, state: &mut Self::State) -> QueryResult<()> {
+        let _ = state;
+        Ok(())
+    }
+
     /// Puts settings back that code with the bare connection may have changed.
     ///
     /// # Errors
@@ -148,12 +239,45 @@ pub trait SessionConnection:
         Ok(())
     }
 
+    /// Undoes what `setup` and `reset` may not choose.
+    ///
+    /// # Errors
+    /// What the database answered.
+    fn settle(&mut self, state: &Self::State) -> QueryResult<()> {
+        let _ = state;
+        Ok(())
+    }
+
     /// Gets the connection ready for a session in autocommit mode.
     ///
     /// # Errors
     /// What the database answered.
-    fn prepare_autocommit(&mut self, options: &TransactionOptions, state: &mut Self::State) -> QueryResult<()> {
-        let _ = (options, state);
+    fn prepare_autocommit(
+        &mut self,
+        options: &TransactionOptions,
+        settings: &ConnectionSettings,
+        limits: Limits,
+        state: &mut Self::State,
+    ) -> QueryResult<()> {
+        let _ = (options, settings, limits, state);
+        Ok(())
+    }
+
+    /// Refuses settings of an engine that this database can't keep.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`](crate::Error::Configuration).
+    fn check_settings(settings: &ConnectionSettings, state: &Self::State) -> Result<()> {
+        let _ = (settings, state);
+        Ok(())
+    }
+
+    /// Refuses options that this database can't keep.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`](crate::Error::Configuration).
+    fn check(options: &TransactionOptions) -> Result<()> {
+        let _ = options;
         Ok(())
     }
 
@@ -165,8 +289,15 @@ pub trait SessionConnection:
         &mut self,
         options: &TransactionOptions,
         settings: &ConnectionSettings,
+        limits: Limits,
         state: &mut Self::State,
     ) -> QueryResult<()>;
+
+    /// Changes the limits of the open transaction.
+    ///
+    /// # Errors
+    /// What the database answered.
+    fn limit(&mut self, settings: &ConnectionSettings, limits: Limits, state: &mut Self::State) -> QueryResult<()>;
 
     /// Commits. An `Ok` means that the database stored the transaction.
     ///
@@ -181,6 +312,37 @@ pub trait SessionConnection:
     /// # Errors
     /// What the database answered; the connection is then not to be used again.
     fn rollback(&mut self, state: &Self::State) -> QueryResult<()>;
+
+    /// Checks what COMMIT would check and RELEASE SAVEPOINT does not: deferred constraints.
+    ///
+    /// # Errors
+    /// The violation.
+    #[doc(hidden)]
+    fn check_constraints(&mut self, settings: &ConnectionSettings) -> QueryResult<()> {
+        let _ = settings;
+        Ok(())
+    }
+
+    /// Whether a database can be made as a copy of another.
+    #[doc(hidden)]
+    fn copies_databases() -> bool {
+        false
+    }
+
+    /// Makes a database for a test where `url` leads to, as a copy of `template` if there is one.
+    #[doc(hidden)]
+    fn make_test_database(url: &str, name: &str, template: Option<&str>) -> Result<MadeDatabase>;
+
+    /// Drops it, whoever is still connected.
+    #[doc(hidden)]
+    fn drop_test_database(url: &str, made: &MadeDatabase) -> Result<()>;
+
+    /// Says, as long as this process lives, that it uses this template; drops those of processes that are gone.
+    #[doc(hidden)]
+    fn guard_template(url: &str, name: &str) -> Result<()> {
+        let _ = (url, name);
+        Ok(())
+    }
 
     /// Sets savepoint `n`.
     ///
@@ -200,13 +362,93 @@ pub trait SessionConnection:
     /// What the database answered.
     fn rollback_to(&mut self, n: usize, state: &Self::State) -> QueryResult<()>;
 
-    /// The state of the transaction, asked of the connection after raw use.
+    /// The state of the transaction as the connection knows it.
     fn truth(&mut self) -> Truth;
 
-    /// The state of the transaction after a statement failed with `error`.
-    fn truth_after(&mut self, error: &DieselError) -> Truth {
-        let _ = error;
+    /// The state of the transaction after a statement of the session's failed with `error`.
+    fn truth_after(&mut self, error: &DieselError, state: &Self::State) -> Truth {
+        let _ = (error, state);
         self.truth()
+    }
+
+    /// Sets a mark in the transaction before raw use, where the connection does not see by itself that raw text ended the
+    /// transaction or began another.
+    ///
+    /// # Errors
+    /// What the database answered.
+    fn mark(&mut self, state: &Self::State) -> QueryResult<()> {
+        let _ = state;
+        Ok(())
+    }
+
+    /// The state of the transaction after raw use since [`mark`](Self::mark).
+    fn truth_since_mark(&mut self, state: &Self::State) -> Truth {
+        let _ = state;
+        self.truth()
+    }
+
+    /// Makes what [`witness`](Self::witness) needs in the database; once for an engine. Says whether marker rows would be
+    /// part of their transactions: not in a table of an engine that has none.
+    ///
+    /// # Errors
+    /// What the database answered, as when the table for the marker rows can't be made.
+    fn make_witness_table(&mut self, state: &Self::State) -> QueryResult<bool> {
+        let _ = state;
+        Ok(true)
+    }
+
+    /// Forgets marker rows that nobody asks about any more.
+    ///
+    /// # Errors
+    /// What the database answered.
+    fn prune_witnesses(&mut self, state: &Self::State) -> QueryResult<()> {
+        let _ = state;
+        Ok(())
+    }
+
+    /// Finds out which server a new connection leads to, for [`witness`](Self::witness).
+    ///
+    /// # Errors
+    /// What the database answered.
+    fn know_server(&mut self, state: &mut Self::State) -> QueryResult<()> {
+        let _ = state;
+        Ok(())
+    }
+
+    /// Notes, in the open transaction, what its outcome can be found out by; `None` where the database knows that it wrote
+    /// nothing.
+    ///
+    /// # Errors
+    /// What the database answered.
+    fn witness(&mut self, state: &Self::State) -> QueryResult<Option<Witness>>;
+
+    /// Whether [`witness`](Self::witness) can tell a transaction that only loaded from one whose functions wrote.
+    fn knows_what_wrote() -> bool {
+        false
+    }
+
+    /// Finds out, on another connection, what became of a commit whose answer never came.
+    ///
+    /// # Errors
+    /// What the database answered; then nothing is known.
+    fn verify(&mut self, witness: &Witness, state: &Self::State, deadline: Instant) -> QueryResult<Verdict>;
+
+    /// Answers as the database does when `fault` happens, and does to the transaction what the database would.
+    #[doc(hidden)]
+    fn raise(&mut self, fault: crate::testing::Fault) -> DieselError;
+
+    /// What the caller can do about an error that came up in `phase`.
+    fn classify(error: &DieselError, phase: Phase) -> ErrorClass;
+
+    /// Whether DDL commits the transaction that it stands in.
+    fn ddl_commits() -> bool {
+        false
+    }
+
+    /// Whether a transaction is open, also one that was begun by text, which Diesel does not count.
+    fn is_in_transaction(&mut self, state: &Self::State) -> bool {
+        let _ = state;
+        self.truth() == Truth::Open
     }
 
     /// Whether an error of a statement leaves PostgreSQL's transaction aborted (so that it can't be ignored).
@@ -217,6 +459,12 @@ pub trait SessionConnection:
     /// # Errors
     /// What the connection answered.
     fn ping(&mut self) -> QueryResult<()>;
+
+    /// Asks the connection, once, whether it lives after all, where the error reads as if it had died: a trigger may say the
+    /// same. One that is dead says so at once.
+    fn lives_after(&mut self, error: &DieselError) -> bool {
+        Self::is_remote() && reads_as_death::<Self>(error) && self.ping().is_ok()
+    }
 
     /// Which transactions take turns inside this process, and under which name.
     ///
@@ -234,9 +482,14 @@ pub trait SessionConnection:
     fn with_migration_lock<T>(
         &mut self,
         url: &PreparedUrl,
-        patience: std::time::Duration,
+        patience: Duration,
         body: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T>;
+}
+
+/// Whether the server or the driver says, with these words or this kind, that the connection is gone.
+fn reads_as_death<C: SessionConnection>(error: &DieselError) -> bool {
+    matches!(error, DieselError::DatabaseError(..)) && C::classify(error, Phase::Statement) == ErrorClass::Connection
 }
 
 /// What identifies a database file inside this process.
@@ -301,4 +554,29 @@ pub(crate) fn unwind_to<C: Connection>(conn: &mut C, wanted: u32) -> QueryResult
 pub(crate) struct Number {
     #[diesel(sql_type = Nullable<BigInt>)]
     pub(crate) value: Option<i64>,
+}
+
+/// A connection to the database that others are made beside.
+pub(crate) fn admin<C: Connection>(url: &str) -> Result<C> {
+    C::establish(url).map_err(|error| admin_refused(url, &error))
+}
+
+pub(crate) fn admin_refused(url: &str, error: &dyn std::fmt::Display) -> Error {
+    let shown = crate::engine::redact(url);
+    Error::Connect { message: error.to_string().replace(url, &shown), url: shown }
+}
+
+/// The URL of another database on the same server.
+pub(crate) fn with_database(url: &str, name: &str) -> Result<String> {
+    let (base, query) = url.split_once('?').map_or((url, String::new()), |(base, query)| (base, format!("?{query}")));
+    let after_scheme = base.find("://").map(|scheme| scheme + 3);
+    let slash = after_scheme.and_then(|start| base[start..].find('/').map(|slash| start + slash));
+    match (after_scheme, slash) {
+        (Some(_), Some(slash)) => Ok(format!("{}/{name}{query}", &base[..slash])),
+        (Some(_), None) => Ok(format!("{base}/{name}{query}")),
+        (None, _) => Err(Error::Configuration(
+            "test databases are made on the server of a URL: `postgres://…` or `mysql://…`, with any database on it"
+                .into(),
+        )),
+    }
 }

@@ -3,26 +3,41 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::backend::{ConnectionSettings, GateKey, GateRule, Kind, SessionConnection, Truth};
-use crate::error::{Error, Result};
+use crate::backend::{ConnectionSettings, GateKey, GateRule, Kind, Phase, SessionConnection, Verdict, Witness};
+use crate::error::{Error, ErrorClass, Result};
+use crate::fork::Origin;
 use crate::inspect::Holders;
 use crate::options::TransactionOptions;
 use crate::place::Place;
 
 mod builder;
 mod connect;
+mod sandbox;
+mod slot;
 mod store;
 mod turnstile;
+mod watch;
 
 pub use builder::{EngineBuilder, StatementErrors};
 pub use store::Strategy;
 
-use connect::{Connector, Slot};
+pub(crate) use connect::redact;
+
+use connect::Connector;
+use slot::Slot;
 use store::{Held, Store};
 use turnstile::{Name, Permit, Request, Turnstiles, What};
+
+/// After so many verified commits old marker rows are forgotten.
+const COMMITS_TO_PRUNE: u64 = 10_000;
+/// How long to wait before a server that does not answer is asked again.
+const VERIFY_AGAIN: Duration = Duration::from_millis(50);
+/// A commit that was sent in time is asked about for so long, however little is left of its deadline.
+const VERIFY_AT_LEAST: Duration = Duration::from_secs(1);
 
 /// Where connections come from. Cheap to clone, `Send + Sync`; make one for each database at start-up.
 ///
@@ -56,6 +71,7 @@ impl<C: SessionConnection> fmt::Debug for Engine<C> {
 }
 
 struct Inner<C: SessionConnection> {
+    origin: Origin,
     connector: Arc<Connector<C>>,
     store: Store<C>,
     kind: Kind,
@@ -66,19 +82,31 @@ struct Inner<C: SessionConnection> {
     max_size: usize,
     patience: Duration,
     native_errors: bool,
+    /// How many verified commits are left until old marker rows are forgotten.
+    commits_to_prune: AtomicU64,
     keeps_threads: bool,
     /// SQLite in memory: the data lives as long as one connection does.
-    _anchor: Option<Mutex<Box<Slot<C>>>>,
+    anchor: Option<Mutex<Box<Slot<C>>>>,
 }
 
 impl<C: SessionConnection> Drop for Inner<C> {
     fn drop(&mut self) {
+        if self.origin.is_elsewhere() {
+            // Forgotten, not closed: they are the parent's.
+            std::mem::forget(std::mem::replace(&mut self.store, Store::None));
+            std::mem::forget(self.anchor.take());
+            std::mem::forget(Arc::clone(&self.connector));
+            // So that `Gate::of` goes on knowing that the file is open here.
+            std::mem::forget(self.gate.clone());
+            return;
+        }
         self.turnstiles.forget(self.connections);
     }
 }
 
 /// The write gate of one database file, shared by every engine of this process that opened it.
 struct Gate {
+    origin: Origin,
     turnstiles: Arc<Turnstiles>,
     name: Name,
 }
@@ -89,20 +117,22 @@ impl Gate {
     fn new() -> Arc<Self> {
         let turnstiles = Arc::new(Turnstiles::default());
         let name = turnstiles.add(What::Gate, 1, 0);
-        Arc::new(Self { turnstiles, name })
+        Arc::new(Self { origin: Origin::here(), turnstiles, name })
     }
 
-    fn of(key: Option<GateKey>) -> Arc<Self> {
-        let Some(key) = key else { return Self::new() };
+    /// The gate of this file. Refused where the file was open before a fork: SQLite keeps one record of a file's locks for the
+    /// whole process, and in the child it names locks that only the parent has.
+    fn of(key: Option<GateKey>) -> Result<Arc<Self>> {
+        let Some(key) = key else { return Ok(Self::new()) };
         let mut gates = GATES.lock().unwrap_or_else(PoisonError::into_inner);
         let gates = gates.get_or_insert_default();
         if let Some(gate) = gates.get(&key).and_then(Weak::upgrade) {
-            return gate;
+            return gate.origin.check().map(|()| gate);
         }
         gates.retain(|_, gate| gate.strong_count() > 0);
         let gate = Self::new();
         gates.insert(key, Arc::downgrade(&gate));
-        gate
+        Ok(gate)
     }
 }
 
@@ -141,6 +171,10 @@ impl<C: SessionConnection> Lease<C> {
 impl<C: SessionConnection> Drop for Lease<C> {
     fn drop(&mut self) {
         let engine = &*self.engine.inner;
+        if engine.origin.is_elsewhere() {
+            std::mem::forget(self.held.take());
+            return;
+        }
         let _rights = Rights { engine, gate: self.gate.take(), connection: self.connection.take() };
         if let Some(mut held) = self.held.take() {
             let slot = held.slot();
@@ -166,7 +200,7 @@ impl<C: SessionConnection> Drop for Lease<C> {
     }
 }
 
-pub(crate) use connect::Slot as ConnectionSlot;
+pub(crate) use slot::Slot as ConnectionSlot;
 
 impl<C: SessionConnection> Engine<C> {
     /// Starts an engine for a URL: a file or `:memory:` for SQLite, `postgres://…`, `mysql://…`.
@@ -191,24 +225,28 @@ impl<C: SessionConnection> Engine<C> {
     /// How many connections lie idle now.
     #[must_use]
     pub fn idle(&self) -> usize {
-        self.inner.store.idle()
+        if self.is_elsewhere() { 0 } else { self.inner.store.idle() }
     }
 
     /// Who holds connections now.
     #[must_use]
     pub fn connections_in_use(&self) -> Holders {
-        self.inner.turnstiles.holders(self.inner.connections)
+        if self.is_elsewhere() { Holders::default() } else { self.inner.turnstiles.holders(self.inner.connections) }
     }
 
     /// Who holds the write gate now (SQLite; empty elsewhere).
     #[must_use]
     pub fn write_gate(&self) -> Holders {
-        self.inner.gate.as_ref().map(|gate| gate.turnstiles.holders(gate.name)).unwrap_or_default()
+        let gate = self.inner.gate.as_ref().filter(|_| !self.is_elsewhere());
+        gate.map(|gate| gate.turnstiles.holders(gate.name)).unwrap_or_default()
     }
 
     /// How many threads wait for a connection or for the write gate.
     #[must_use]
     pub fn waiting(&self) -> usize {
+        if self.is_elsewhere() {
+            return 0;
+        }
         let gate = self.inner.gate.as_ref().map_or(0, |gate| gate.turnstiles.waiting(gate.name));
         self.inner.turnstiles.waiting(self.inner.connections) + gate
     }
@@ -221,9 +259,23 @@ impl<C: SessionConnection> Engine<C> {
 
     /// Closes every idle connection, of every thread, and refuses new ones ([`Error::ShutDown`]). A connection in use
     /// closes when its transaction ends. Data in memory (SQLite) lives on until the engine's last clone is dropped.
+    ///
+    /// In a process forked since the engine was made this does nothing: the connections are the parent's.
     pub fn close_all(&self) {
+        if self.is_elsewhere() {
+            return;
+        }
         self.inner.connector.close();
         self.inner.store.close();
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.inner.origin
+    }
+
+    /// Whether the engine was made in another process, before a fork.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.inner.origin.is_elsewhere()
     }
 
     pub(crate) fn settings(&self) -> &ConnectionSettings {
@@ -235,26 +287,78 @@ impl<C: SessionConnection> Engine<C> {
         self.inner.gate_rule == GateRule::Writers
     }
 
+    pub(crate) fn verifies_commits(&self) -> bool {
+        self.settings().verify_commits
+    }
+
+    /// Finds out, on a connection of its own, what became of a commit; asks until the connection time-out is over or the
+    /// unit's deadline, `until`, has come.
+    pub(crate) fn verify(&self, witness: &Witness, until: Option<Instant>) -> Verdict {
+        let inner = &*self.inner;
+        let now = Instant::now();
+        let left = until.map(|until| until.saturating_duration_since(now).max(VERIFY_AT_LEAST));
+        let deadline = now + left.map_or(inner.patience, |left| left.min(inner.patience));
+        loop {
+            let connector = Arc::clone(&inner.connector);
+            let witness = witness.clone();
+            // On a thread of its own: a server that falls silent keeps nobody, and a panic of the user's instrumentation ends
+            // there.
+            let asked = connect::within(deadline.saturating_duration_since(Instant::now()), move || {
+                let mut slot = connector.open()?;
+                Ok::<_, Error>(slot.conn.verify(&witness, &slot.state, deadline))
+            });
+            let (error, is_passing) = match asked {
+                Ok(Ok(Ok(verdict))) => return verdict,
+                Ok(Ok(Err(error))) => (inner.connector.refused(&error), passes(C::classify(&error, Phase::Statement))),
+                // A server that has just died needs a while.
+                Ok(Err(error)) => (error, true),
+                Err(silence) => (inner.connector.refused(&silence), false),
+            };
+            if !is_passing || Instant::now() + VERIFY_AGAIN >= deadline {
+                tracing::warn!(%error, "the outcome of a commit could not be found out");
+                return Verdict::Unknown;
+            }
+            tracing::debug!(%error, "the outcome of a commit is not known yet");
+            std::thread::sleep(VERIFY_AGAIN);
+        }
+    }
+
+    /// Counts a verified commit; whether it is time to forget old marker rows.
+    pub(crate) fn is_time_to_prune(&self) -> bool {
+        self.inner.commits_to_prune.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            Some(if left == 0 { COMMITS_TO_PRUNE } else { left - 1 })
+        }) == Ok(0)
+    }
+
     pub(crate) fn native_errors(&self) -> bool {
         self.inner.native_errors
     }
 
-    /// Takes the gate if the transaction needs it, then a connection; waits at most the connection time-out in all. `wary`:
+    /// Takes the gate if the transaction needs it, then a connection; waits at most `patience`, and the connection time-out, in all. `wary`:
     /// trusts no connection that lay idle, however short.
     pub(crate) fn lease(
         &self,
         options: &TransactionOptions,
         place: Place,
         started: Instant,
+        patience: Duration,
         wary: bool,
     ) -> Result<Lease<C>> {
         let inner = &*self.inner;
+        inner.origin.check()?;
+        let patience = patience.min(inner.patience);
         if inner.connector.is_closed() {
             return Err(Error::ShutDown);
         }
-        let request = Request { name: inner.connections, place, started, patience: inner.patience };
+        let sandbox = inner.connector.sandbox.as_deref();
+        if let Some(sandbox) = sandbox {
+            sandbox.admit()?;
+        }
+        let request = Request { name: inner.connections, place, started, patience };
         let needs_gate = match inner.gate_rule {
             GateRule::Never => false,
+            // The transaction around all others may write.
+            GateRule::Writers if sandbox.is_some() => true,
             GateRule::Writers => !options.read_only && options.begin_mode != Some(crate::options::BeginMode::Deferred),
             GateRule::All => true,
         };
@@ -264,11 +368,14 @@ impl<C: SessionConnection> Engine<C> {
             lease.gate = Some(gate.turnstiles.pass(Request { name: gate.name, ..request }, thread.clone())?);
         }
         lease.connection = Some(inner.turnstiles.pass(request, thread)?);
-        // Closed while this thread waited.
+        // Closed, or lost, while this thread waited.
         if inner.connector.is_closed() {
             return Err(Error::ShutDown);
         }
-        let mut held = inner.store.take(&inner.connector, started, inner.patience, inner.max_size, wary)?;
+        if let Some(sandbox) = sandbox {
+            sandbox.admit()?;
+        }
+        let mut held = inner.store.take(&inner.connector, started, patience, inner.max_size, wary)?;
         held.slot().last_used = started;
         lease.held = Some(held);
         if inner.keeps_threads {
@@ -285,6 +392,7 @@ impl<C: SessionConnection> Engine<C> {
         f: impl FnOnce(&mut C) -> Result<R>,
     ) -> Result<R> {
         let inner = &*self.inner;
+        inner.origin.check()?;
         if inner.connector.is_closed() {
             return Err(Error::ShutDown);
         }
@@ -311,7 +419,7 @@ impl<C: SessionConnection> Engine<C> {
                     engines.push((
                         key,
                         Box::new(move || {
-                            if let Some(inner) = inner.upgrade() {
+                            if let Some(inner) = inner.upgrade().filter(|inner| !inner.origin.is_elsewhere()) {
                                 inner.store.forget_thread();
                             }
                         }),
@@ -320,6 +428,11 @@ impl<C: SessionConnection> Engine<C> {
             }
         });
     }
+}
+
+/// Whether a question that failed so may be answered when it is asked again.
+fn passes(class: ErrorClass) -> bool {
+    matches!(class, ErrorClass::Retryable | ErrorClass::Connection | ErrorClass::Unavailable)
 }
 
 /// Runs when its thread ends. Nothing in it may panic: that would abort the process.
@@ -341,9 +454,4 @@ impl Drop for AtThreadEnd {
 
 thread_local! {
     static AT_THREAD_END: AtThreadEnd = const { AtThreadEnd(RefCell::new(Vec::new())) };
-}
-
-/// What a failed COMMIT left behind on the connection.
-pub(crate) fn truth_after<C: SessionConnection>(slot: &mut Slot<C>) -> Truth {
-    if slot.broken { Truth::Broken } else { slot.conn.truth() }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
+use crate::backend::{Phase, SessionConnection};
 use crate::inspect::Holders;
 use crate::place::Place;
 
@@ -20,11 +21,58 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Failure {
     error: Arc<DieselError>,
     place: Place,
+    class: ErrorClass,
 }
 
 impl Failure {
-    pub(crate) fn new(error: DieselError, place: Place) -> Self {
-        Self { error: Arc::new(error), place }
+    /// An error of a statement.
+    pub(crate) fn new<C: SessionConnection>(error: DieselError, place: Place) -> Self {
+        let class = C::classify(&error, Phase::Statement);
+        Self { error: Arc::new(error), place, class }
+    }
+
+    /// The answer to a COMMIT.
+    pub(crate) fn of_commit<C: SessionConnection>(error: DieselError, place: Place) -> Self {
+        let class = C::classify(&error, Phase::Commit);
+        Self { error: Arc::new(error), place, class }
+    }
+
+    /// What the caller can do about it.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        self.class
+    }
+
+    /// The transaction is over, so no savepoint saves it.
+    pub(crate) fn beyond_its_statement(mut self) -> Self {
+        if self.class == ErrorClass::Statement {
+            self.class = ErrorClass::Fatal;
+        }
+        self
+    }
+
+    /// It met something that was stored by itself, statement by statement.
+    pub(crate) fn in_autocommit(mut self, many: bool) -> Self {
+        if self.class == ErrorClass::Connection || (many && self.class == ErrorClass::Retryable) {
+            self.class = ErrorClass::Ambiguous;
+        }
+        self
+    }
+
+    /// The connection answered afterwards: the words were the server's own, as a trigger's, and say nothing that is known.
+    pub(crate) fn of_a_live_connection<C: SessionConnection>(mut self, phase: Phase) -> Self {
+        let unknown = DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(String::new()));
+        self.class = C::classify(&unknown, phase);
+        self
+    }
+
+    /// The connection turned out to be dead, whatever the error's text says.
+    pub(crate) fn by_a_dead_connection(mut self) -> Self {
+        // A panic of the driver is nobody's network.
+        if !matches!(*self.error, DieselError::QueryBuilderError(_)) {
+            self.class = ErrorClass::Connection;
+        }
+        self
     }
 
     /// Diesel's own error.
@@ -47,33 +95,6 @@ impl Failure {
             _ => None,
         }
     }
-
-    /// Whether it is the error itself that ended the transaction, on every database that ends one for it.
-    pub(crate) fn ends_transactions(&self) -> bool {
-        self.is_closed_connection() || matches!(self.kind(), Some(DatabaseErrorKind::SerializationFailure))
-    }
-
-    pub(crate) fn is_closed_connection(&self) -> bool {
-        match &*self.error {
-            DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
-            | DieselError::BrokenTransactionManager => true,
-            // A violation's message may quote a value, and the value may say anything.
-            DieselError::DatabaseError(DatabaseErrorKind::Unknown, info) => is_lost_connection_text(info.message()),
-            DieselError::RollbackErrorOnCommit { commit_error, .. } => match &**commit_error {
-                DieselError::DatabaseError(_, info) => is_lost_connection_text(info.message()),
-                _ => true,
-            },
-            _ => false,
-        }
-    }
-}
-
-/// What the client libraries say when the server is gone. Diesel maps PostgreSQL's to `ClosedConnection`; MySQL's
-/// 2006 and 2013 arrive as `Unknown` with libmysqlclient's or libmariadb's text (seen with diesel 2.3.14).
-fn is_lost_connection_text(message: &str) -> bool {
-    let texts =
-        ["MySQL server has gone away", "Server has gone away", "Lost connection to", "server closed the connection"];
-    message.lines().any(|line| texts.iter().any(|text| line.starts_with(text)))
 }
 
 impl fmt::Display for Failure {
@@ -87,6 +108,7 @@ impl fmt::Display for Failure {
 pub struct Cause {
     reason: Reason,
     place: Place,
+    leaves_doubt: bool,
 }
 
 /// The kinds of [`Cause`].
@@ -106,17 +128,44 @@ pub enum Reason {
     Panicked,
     /// A statement that this crate did not send (a raw `COMMIT` or `ROLLBACK`, or DDL that commits implicitly) ended the transaction.
     EndedOutside,
-    /// A hook or listener refused.
+    /// Code with the bare connection said `Ok` although a statement of it had failed the transaction (PostgreSQL).
+    Swallowed,
+    /// Code with the bare connection said `Ok` and left a transaction or savepoint of its own open: what was in it is undone.
+    LeftOpen,
+    /// The unit of work ran past its deadline.
+    Deadline,
+    /// A hook or listener refused, or a flush found that rows were not as the session knew them.
     Refused(Arc<Error>),
 }
 
 impl Cause {
     pub(crate) fn new(reason: Reason, place: Place) -> Self {
-        Self { reason, place }
+        Self { reason, place, leaves_doubt: false }
     }
 
     pub(crate) fn statement(failure: Failure) -> Self {
-        Self { place: failure.place, reason: Reason::Statement(failure) }
+        Self { place: failure.place, reason: Reason::Statement(failure), leaves_doubt: false }
+    }
+
+    /// The transaction ended in code that may have committed first.
+    pub(crate) fn in_doubt(mut self) -> Self {
+        self.leaves_doubt = true;
+        self
+    }
+
+    /// Whether something of the transaction may be stored all the same, because a statement that the session did not send
+    /// ended it.
+    #[must_use]
+    pub fn leaves_doubt(&self) -> bool {
+        self.leaves_doubt
+    }
+
+    fn class(&self) -> Option<ErrorClass> {
+        match &self.reason {
+            Reason::Statement(failure) => Some(failure.class()),
+            Reason::Refused(error) => Some(error.class()),
+            _ => None,
+        }
     }
 
     /// What happened.
@@ -153,6 +202,11 @@ impl fmt::Display for Cause {
             Reason::EndedOutside => {
                 f.write_str("the transaction was ended by a statement that the session did not send")?;
             }
+            Reason::Swallowed => f.write_str("a statement failed in code that did not say so")?,
+            Reason::LeftOpen => f.write_str(
+                "code with the bare connection left a transaction of its own open, and what was in it was undone",
+            )?,
+            Reason::Deadline => f.write_str("the unit of work ran past its deadline")?,
             Reason::Refused(error) => write!(f, "a listener refused: {error}")?,
         }
         write!(f, " (at {})", self.place)
@@ -160,6 +214,33 @@ impl fmt::Display for Cause {
 }
 
 /// What a caller can do about an [`Error`].
+///
+/// Diesel shows a kind for some errors and the text for all, but neither SQLSTATE nor error number (diesel 2.3.14). So an
+/// error is sorted by its kind and, where it has none, by the English text that the database gives with its code. A text
+/// that is not known is [`Fatal`](Self::Fatal): that of a server with `lc_messages` in another language, of a trigger, of
+/// a newer version. Only the beginning of a text counts, never a value that it quotes.
+///
+/// Triggers and functions can raise any text, and so say anything (RAISE, SIGNAL). That the connection is gone is not
+/// believed of one that answers when it is asked again; the other texts are: `deadlock detected`, raised with whatever
+/// code, is `Retryable`, and the unit of work is run again under a [`RetryPolicy`](crate::RetryPolicy).
+///
+/// | Class | SQLite | PostgreSQL | MySQL, MariaDB |
+/// |---|---|---|---|
+/// | `Retryable` | `BUSY`, `BUSY_SNAPSHOT`, `LOCKED`, `PROTOCOL` | 40001¹, 40P01 | 1213, 1020 |
+/// | `Statement` | violations¹, `INTERRUPT` | violations¹ (class 23), 55P03, 57014 | violations (1062, 1452, 1048, 4025, 3819 …), 1205, 1317, 1969, 3024, 3572 |
+/// | `Connection` | `IOERR`, `CANTOPEN` | a connection that the server closed¹ (57P01–57P03, 25P03 …), 08000¹, 08001¹, 08004¹, 08006¹, what libpq says about a dead one | 2006, 2013, 2027, 2055, 1053, 1927, 4031 |
+/// | `Ambiguous`, of COMMIT only | `IOERR`, `CANTOPEN` | a dead connection¹, 40003 (CockroachDB) | a dead connection, 1180, and every error that is not known to mean "not stored" |
+/// | `Unavailable` | – | 53300, 25006¹ (a standby) | 1040, 1203, 1047 (Galera), 1290 and 1836 (a read-only server) |
+/// | `Fatal` | all others: `FULL`, `READONLY`, `CORRUPT`, `NOMEM` … | all others | all others, also 1792 |
+///
+/// ¹ By kind, in any language. A query that must give a row and gives none is `Statement` everywhere. An error that
+/// SQLite or PostgreSQL answers to COMMIT, on a connection that lives, means that nothing was stored.
+///
+/// PostgreSQL gives 25006 to a standby's client and to a transaction that was itself begun to read: the class can't tell
+/// them apart.
+///
+/// Sources: SQLite docs, "Result and Error Codes"; PostgreSQL docs, "PostgreSQL Error Codes"; MariaDB docs, "MariaDB
+/// Error Codes"; MySQL docs, "Server Error Message Reference".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorClass {
@@ -207,7 +288,7 @@ pub enum Error {
     },
 
     /// The transaction no longer exists on the server; nothing more was sent.
-    #[error("the transaction is gone on the server: {cause}; call `rollback()` and start again")]
+    #[error("the transaction is gone on the server{}: {cause}; call `rollback()` and start again", doubt(.cause))]
     TransactionLost {
         /// What ended it.
         cause: Cause,
@@ -257,6 +338,111 @@ pub enum Error {
     /// The savepoint ended together with the transaction around it.
     #[error("the savepoint is gone: the transaction around it ended first")]
     SavepointGone,
+
+    /// The session was used from inside its own flush: by an entity's hook, or by the closure that makes a record.
+    #[error(
+        "the session is flushing: use the connection that the hook was given, or the parents that the closure was given"
+    )]
+    Reentrant,
+
+    /// The entity waits for its INSERT and has no row yet.
+    #[error(
+        "this {entity} waits for its insert and has no row yet: `flush()` first, or ask for its `id()`, which does"
+    )]
+    Pending {
+        /// The type of the entity.
+        entity: &'static str,
+    },
+
+    /// The entity's insert was rolled back, or it was expunged before: there is no row.
+    #[error(
+        "this {entity} is no row: its insert was rolled back, or it was expunged before; `into_new()` gives the record back"
+    )]
+    NotPersistent {
+        /// The type of the entity.
+        entity: &'static str,
+    },
+
+    /// `into_new` on an entity that is not transient, or for another type of record.
+    #[error("this {entity} has no record of that type to give back: only one whose insert was rolled back has, once")]
+    NotTransient {
+        /// The type of the entity.
+        entity: &'static str,
+    },
+
+    /// The entity is not its session's any more, so it can't be changed; what it showed last can still be read.
+    #[error(
+        "this {entity} is not tracked any more, because it was deleted or expunged or its session is closed: get it anew from the current session"
+    )]
+    Detached {
+        /// The type of the entity.
+        entity: &'static str,
+    },
+
+    /// The entity belongs to another session.
+    #[error(
+        "this {entity} belongs to session {session}, and a session takes only its own: get it by its key, or `merge` its value"
+    )]
+    ForeignHandle {
+        /// The type of the entity.
+        entity: &'static str,
+        /// The number of the session that it belongs to.
+        session: u64,
+    },
+
+    /// A write guard is alive, whose change would be lost or late.
+    #[error(
+        "a write guard of {entity} is alive, opened at {at}: let it go out of scope first (`x.write()?.field = value` ends with the statement, as does `x.update(|x| …)`)"
+    )]
+    WriteGuardAlive {
+        /// The type of the entity.
+        entity: &'static str,
+        /// Where it was opened.
+        at: Place,
+    },
+
+    /// The closure that was to make a record failed before.
+    #[error("the record of a {entity} was not made, because its closure failed: roll back, and add it again")]
+    RecordSpent {
+        /// The type of the entity.
+        entity: &'static str,
+    },
+
+    /// Each flush of a commit left something to flush, a hundred times.
+    #[error("every flush of the commit left something to flush: does a listener change something after each?")]
+    EndlessFlush,
+
+    /// The entity's row was deleted meanwhile.
+    #[error("the row of table {table} with key {key} is gone")]
+    RowGone {
+        /// The table.
+        table: &'static str,
+        /// The key.
+        key: String,
+    },
+
+    /// Rows were not what the session knew: changed or deleted by somebody else. Nothing of the flush is stored once it is
+    /// rolled back.
+    #[error("table {table}: {expected} row(s) were to be written and {matched} were as the session knew them; changed or deleted meanwhile: {}", keys.join(", "))]
+    StaleData {
+        /// The table.
+        table: &'static str,
+        /// How many rows were to be written.
+        expected: usize,
+        /// How many were found.
+        matched: usize,
+        /// The keys of those that were not, as far as they can be told.
+        keys: Vec<String>,
+    },
+
+    /// A row of a bulk call could not be written: nothing of the call is stored, and the transaction goes on.
+    #[error("row {row} of the input (from 0): {source}")]
+    Bulk {
+        /// Which row of the input, from 0.
+        row: usize,
+        /// What was wrong with it. `NotFound`: it is not there, or not in its version.
+        source: Arc<Error>,
+    },
 
     /// A closure owns the transaction and ends it itself.
     #[error(
@@ -325,6 +511,12 @@ pub enum Error {
     #[error("the thread is ending: its sessions are closed")]
     ThreadExiting,
 
+    /// The engine, session or connection was made in another process, before a `fork`. Nothing of the parent's was touched.
+    #[error(
+        "made before a fork, in another process: its connections stay that process's own; make the engine after the fork, or start the child with `exec`"
+    )]
+    ForkDetected,
+
     /// The registry or engine was shut down.
     #[error("shut down: no new transactions")]
     ShutDown,
@@ -336,6 +528,49 @@ pub enum Error {
         waited: Duration,
         /// Who is open: thread, place, age.
         holders: Holders,
+    },
+
+    /// The unit of work ran past its [`timeout`](crate::TransactionOptions::timeout): nothing more is sent, and what was is
+    /// rolled back.
+    #[error(
+        "the unit of work ran past its deadline of {timeout:?} (at {at}): it is rolled back; give it more time, or less to do"
+    )]
+    DeadlineExceeded {
+        /// What was asked for.
+        timeout: Duration,
+        /// What came too late.
+        at: Place,
+    },
+
+    /// `Propagation::Mandatory` outside any transaction.
+    #[error(
+        "this unit of work must be part of a transaction, and none is open: call it inside `registry.transaction(|session| …)`"
+    )]
+    NoOpenTransaction,
+
+    /// `Propagation::Never` inside a transaction.
+    #[error("this unit of work must not be part of a transaction, and one is open, begun at {at}")]
+    TransactionForbidden {
+        /// Where the open one began.
+        at: Place,
+    },
+
+    /// A durable unit of work inside another one.
+    #[error(
+        "a durable unit of work must be the outermost one: the transaction begun at {at} would decide whether it is stored"
+    )]
+    NotOutermost {
+        /// Where the open one began.
+        at: Place,
+    },
+
+    /// A unit of work with a retry policy inside an open transaction.
+    #[error(
+        "only a whole unit of work can be run again, not a part of the transaction begun at {at}: put the retry policy on the outermost one"
+    )]
+    RetryInside {
+        /// Where the open one began.
+        at: Place,
     },
 
     /// No connection became free in time.
@@ -399,12 +634,24 @@ pub enum Error {
 }
 
 fn statement_hint(failure: &Failure) -> &'static str {
-    let is_violation = statement_class(failure) == ErrorClass::Statement;
+    // Threads of this process wait at the gate instead.
+    if failure.class() == ErrorClass::Retryable && is_sqlite_busy(failure.error()) {
+        return "; another process, or a connection that is not this engine's, holds the file's lock: wait longer (`busy_timeout`), or run the unit of work again (`retry`)";
+    }
+    let is_violation = failure.class() == ErrorClass::Statement;
     if is_violation && !matches!(failure.error(), DieselError::NotFound) {
         "; to try something that may fail and go on, wrap it in `session.nested(|s| …)`"
     } else {
         ""
     }
+}
+
+fn is_sqlite_busy(error: &DieselError) -> bool {
+    matches!(error, DieselError::DatabaseError(DatabaseErrorKind::Unknown, info) if info.message() == "database is locked")
+}
+
+fn doubt(cause: &Cause) -> &'static str {
+    if cause.leaves_doubt { ", and what was written before that may be stored" } else { "" }
 }
 
 fn connection_error(error: Option<&str>) -> String {
@@ -416,19 +663,23 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Statement(failure) => statement_class(failure),
-            Self::RolledBack { cause } | Self::TransactionLost { cause } => {
-                match cause.failure().map(statement_class) {
-                    Some(class @ (ErrorClass::Retryable | ErrorClass::Connection)) => class,
-                    _ => ErrorClass::Fatal,
-                }
-            }
+            Self::Statement(failure) => failure.class(),
+            Self::TransactionLost { cause } if cause.leaves_doubt => ErrorClass::Ambiguous,
+            Self::RolledBack { cause } if matches!(cause.reason, Reason::Deadline) => ErrorClass::Unavailable,
+            Self::RolledBack { cause } | Self::TransactionLost { cause } => match cause.class() {
+                Some(class @ (ErrorClass::Retryable | ErrorClass::Connection | ErrorClass::Unavailable)) => class,
+                _ => ErrorClass::Fatal,
+            },
             Self::CommitUnknown { .. } | Self::ImplicitCommit { .. } => ErrorClass::Ambiguous,
             Self::ShutDown
+            | Self::DeadlineExceeded { .. }
             | Self::ShutdownTimeout { .. }
             | Self::PoolTimeout { .. }
             | Self::GateTimeout { .. }
             | Self::Connect { .. } => ErrorClass::Unavailable,
+            Self::StaleData { .. } => ErrorClass::Retryable,
+            Self::RowGone { .. } => ErrorClass::Statement,
+            Self::Bulk { source, .. } => source.class(),
             Self::Migration(_) => ErrorClass::Fatal,
             _ => ErrorClass::Usage,
         }
@@ -445,6 +696,7 @@ impl Error {
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Statement(failure) => Some(failure),
+            Self::Bulk { source, .. } => source.failure(),
             _ => self.cause().and_then(Cause::failure),
         }
     }
@@ -468,32 +720,29 @@ impl Error {
         matches!(self.failure().and_then(Failure::kind), Some(DatabaseErrorKind::UniqueViolation))
     }
 
+    /// Whether a foreign key was violated, here or as the first cause.
+    #[must_use]
+    pub fn is_foreign_key_violation(&self) -> bool {
+        matches!(self.failure().and_then(Failure::kind), Some(DatabaseErrorKind::ForeignKeyViolation))
+    }
+
+    /// Whether rows were changed or deleted by somebody else since the session read them ([`Error::StaleData`]), here or as the
+    /// first cause.
+    #[must_use]
+    pub fn is_stale_data(&self) -> bool {
+        match (self, self.cause().map(Cause::reason)) {
+            (Self::StaleData { .. }, _) => true,
+            // A row that is not as it was read.
+            (Self::Bulk { source, .. }, _) => source.is_stale_data() || source.is_not_found(),
+            (_, Some(Reason::Refused(error))) => error.is_stale_data(),
+            _ => false,
+        }
+    }
+
     /// Whether a query that must give a row gave none.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Statement(failure) if matches!(failure.error(), DieselError::NotFound))
-    }
-}
-
-fn statement_class(failure: &Failure) -> ErrorClass {
-    if failure.is_closed_connection() {
-        return ErrorClass::Connection;
-    }
-    match failure.error() {
-        DieselError::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => ErrorClass::Retryable,
-        // SQLite's BUSY has no kind of its own in diesel 2.3.14.
-        DieselError::DatabaseError(_, info) if info.message() == "database is locked" => ErrorClass::Retryable,
-        DieselError::DatabaseError(
-            DatabaseErrorKind::UniqueViolation
-            | DatabaseErrorKind::ForeignKeyViolation
-            | DatabaseErrorKind::NotNullViolation
-            | DatabaseErrorKind::CheckViolation
-            | DatabaseErrorKind::RestrictViolation
-            | DatabaseErrorKind::ExclusionViolation,
-            _,
-        )
-        | DieselError::NotFound => ErrorClass::Statement,
-        _ => ErrorClass::Fatal,
     }
 }
 

@@ -3,6 +3,7 @@
 //! * [`Engine`]: where connections come from. One a database, made at start-up.
 //! * [`Session`]: at most one connection and one transaction at a time. It takes the connection and begins at the first
 //!   statement; [`commit`](Session::commit) and [`rollback`](Session::rollback) give it back.
+//! * [`Tracked`]: a row as an object. What becomes of it, the session writes.
 //! * [`ScopedSession`]: the registry, which gives each thread one session. Behind [`Session::current()`](Session::current)
 //!   it spares the code a `&mut conn` argument everywhere.
 //!
@@ -12,9 +13,16 @@
 //! * **Nothing leaks.** A session that is dropped, removed, or ends with its thread is rolled back. Nothing ever commits in
 //!   a `Drop`. [`job`](ScopedSession::job) and [`request`](ScopedSession::request) end what the job before left on a
 //!   pooled thread, and name the line that began it.
-//! * **`Ok` from a commit means stored.** A transaction with a failed statement answers
-//!   [`RolledBack`](Error::RolledBack) with the first cause and its line, on every database; one whose connection dies
-//!   during COMMIT answers [`CommitUnknown`](Error::CommitUnknown).
+//! * **`Ok` from a commit means stored, and [`RolledBack`](Error::RolledBack) that nothing is.** A transaction with a failed
+//!   statement answers that with the first cause and its line, on every database. What ends a transaction behind the
+//!   session's back is noticed ([`TransactionLost`](Error::TransactionLost)), and nothing more is sent. Where the
+//!   connection dies during COMMIT the answer is [`CommitUnknown`](Error::CommitUnknown), unless
+//!   [`verify_commits`](EngineBuilder::verify_commits) finds out. [`truth`] shows each case beside bare Diesel.
+//! * **Nothing is done twice.** A unit of work is [run again](RetryPolicy) only after errors that say that nothing of it is
+//!   stored.
+//! * **Objects say what the database holds.** A row is one object in a session; a rollback, also to a savepoint, puts it back.
+//!   Each flush checks how many rows it wrote, and with `#[entity(version)]` that nobody changed them meanwhile
+//!   ([`StaleData`](Error::StaleData)).
 //! * **No "database is locked" between threads.** On SQLite, transactions that may write take turns at a fair gate in front
 //!   of the file; with the write-ahead log, the default, readers don't wait. In memory all sessions of an engine share one database, one after the other.
 //! * **No silent waiting for oneself.** Threads that would wait for each other's connections for ever get
@@ -59,6 +67,53 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Objects
+//!
+//! [`Entity`](derive@Entity) and [`Record`](derive@Record) on Diesel's models make rows objects that the session tracks: what
+//! was [added](Session::add), [changed](Tracked::write) and [deleted](Session::delete) becomes statements in a
+//! [flush](Session::flush), in the order that foreign keys need.
+//!
+//! ```
+//! use diesel::prelude::*;
+//! use diesel_session::{Engine, Entity, Record, Result, ScopedSession};
+//!
+//! diesel::table! { users (id) { id -> Integer, nickname -> Text, version -> Integer, } }
+//!
+//! /// A row.
+//! #[derive(Clone, Queryable, Selectable, Identifiable, Entity)]
+//! struct User {
+//!     id: i32,
+//!     nickname: String,
+//!     #[entity(version)]
+//!     version: i32,
+//! }
+//!
+//! /// What is inserted; the database makes the rest.
+//! #[derive(Insertable, Record)]
+//! #[diesel(table_name = users)]
+//! #[entity(of = User, generated(id, version))]
+//! struct NewUser {
+//!     nickname: String,
+//! }
+//!
+//! # fn main() -> Result<()> {
+//! # let registry = ScopedSession::<SqliteConnection>::new(Engine::new(":memory:")?);
+//! # registry.transaction(|session| session.batch_execute("CREATE TABLE users (id INTEGER PRIMARY KEY, nickname TEXT NOT NULL, version INTEGER NOT NULL DEFAULT 1)"))?;
+//! let ann = registry.transaction(|session| -> Result<_> {
+//!     let ann = session.add(NewUser { nickname: "ann".into() })?; // nothing is sent yet
+//!     ann.id() // flushes: INSERT
+//! })?;
+//! let anna = registry.transaction(|session| -> Result<_> {
+//!     let ann = session.get_one::<User>(ann)?; // SELECT; the same row is the same handle from now on
+//!     ann.write()?.nickname = "anna".into();
+//!     Ok(ann) // the commit writes that column, if the version still is the one that was read
+//! })?;
+//! assert_eq!(anna.read()?.nickname, "anna"); // from memory, also when the session is gone
+//! # Ok(()) }
+//! ```
+//!
+//! [`guide`] has a page for those who know Diesel, and one for those who know SQLAlchemy.
+//!
 //! # What may fail
 //!
 //! A statement's database error fails the transaction, so that what passes on SQLite passes on PostgreSQL. What may fail and
@@ -95,7 +150,11 @@
 
 mod backend;
 mod engine;
+#[doc(hidden)]
+pub mod entity;
 mod error;
+mod fork;
+pub mod guide;
 mod info;
 mod inspect;
 mod migrate;
@@ -104,11 +163,130 @@ mod panics;
 mod place;
 mod scope;
 mod session;
+pub mod testing;
+pub mod truth;
+mod unit;
+mod unit_of_work;
 
 pub use backend::{
-    ConnectionSettings, GateKey, GateRule, JournalMode, Kind, PreparedUrl, SessionConnection, Synchronous, Truth,
+    ConnectionSettings, GateKey, GateRule, JournalMode, Kind, Limits, Phase, PreparedUrl, SessionConnection,
+    Synchronous, Truth, Verdict, Witness,
 };
+/// # Examples
+///
+/// ```
+/// use diesel::prelude::*;
+/// use diesel_session::{Embedded, Entity, Insert, Record};
+///
+/// diesel::table! { users (id) { id -> Integer, nickname -> Text, city -> Text, zip -> Nullable<Text>, } }
+///
+/// #[derive(Clone, PartialEq, Queryable, Selectable, Insertable, Embedded)]
+/// #[diesel(table_name = users)]
+/// struct Address {
+///     city: String,
+///     zip: Option<String>,
+/// }
+///
+/// #[derive(Clone, Queryable, Selectable, Identifiable, Entity)]
+/// struct User {
+///     id: i32,
+///     nickname: String,
+///     #[diesel(embed)]
+///     address: Address,
+/// }
+///
+/// #[derive(Insertable, Record)]
+/// #[diesel(table_name = users)]
+/// #[entity(of = User, generated(id))]
+/// struct NewUser {
+///     nickname: String,
+///     #[diesel(embed)]
+///     address: Address,
+/// }
+///
+/// let graz = Address { city: "Graz".into(), zip: None };
+/// let old = NewUser { nickname: "ann".into(), address: graz }.finish((1,));
+/// let mut new = old.clone();
+/// new.address.city = "Linz".into();
+/// let changed: Vec<_> = new.diff(&old).iter().map(User::column_name).collect();
+/// assert_eq!(changed, ["city"]);
+/// ```
+pub use diesel_session_derive::Embedded;
+/// # Examples
+///
+/// ```
+/// use diesel::prelude::*;
+/// use diesel_session::{BelongsTo, Entity};
+///
+/// diesel::table! { users (id) { id -> Integer, nickname -> Text, version -> Integer, } }
+/// diesel::table! { posts (id) { id -> Integer, user_id -> Nullable<Integer>, title -> Text, } }
+///
+/// #[derive(Clone, Queryable, Selectable, Identifiable, Entity)]
+/// struct User {
+///     id: i32,
+///     nickname: String,
+///     #[entity(version)]
+///     version: i32,
+/// }
+///
+/// #[derive(Clone, Queryable, Selectable, Identifiable, Associations, Entity)]
+/// #[diesel(belongs_to(User))]
+/// struct Post {
+///     id: i32,
+///     user_id: Option<i32>,
+///     title: String,
+/// }
+///
+/// let post = Post { id: 1, user_id: Some(7), title: "On sessions".into() };
+/// assert_eq!(BelongsTo::<User>::parent_key(&post), Some(7));
+/// assert_eq!(Post::depends_on(), [User::table()]);
+/// ```
+pub use diesel_session_derive::Entity;
+/// # Examples
+///
+/// ```
+/// use diesel::prelude::*;
+/// use diesel_session::{Entity, Record};
+///
+/// diesel::table! { users (id) { id -> Integer, nickname -> Text, joined -> Timestamp, } }
+/// diesel::table! { countries (code) { code -> Text, name -> Text, } }
+///
+/// # use chrono::NaiveDateTime;
+/// #[derive(Clone, Queryable, Selectable, Identifiable, Entity)]
+/// struct User {
+///     id: i32,
+///     nickname: String,
+///     joined: NaiveDateTime,
+/// }
+///
+/// #[derive(Insertable, Record)]
+/// #[diesel(table_name = users)]
+/// #[entity(of = User, generated(id, joined))]
+/// struct NewUser {
+///     nickname: String,
+///     joined: Option<NaiveDateTime>, // `None`: when the database says
+/// }
+///
+/// // Its key is known before, so it is its own record.
+/// #[derive(Clone, Queryable, Selectable, Identifiable, Insertable, Entity, Record)]
+/// #[diesel(table_name = countries, primary_key(code))]
+/// struct Country {
+///     code: String,
+///     name: String,
+/// }
+///
+/// let country = Country { code: "AT".into(), name: "Austria".into() };
+/// assert_eq!(country.given_key(), Some("AT".to_owned()));
+/// let ann = NewUser { nickname: "ann".into(), joined: None };
+/// assert_eq!(ann.given_key(), None);
+/// assert_eq!(ann.finish((1, NaiveDateTime::default())).id, 1);
+/// ```
+pub use diesel_session_derive::Record;
 pub use engine::{Engine, EngineBuilder, StatementErrors, Strategy};
+pub use entity::{
+    BelongsTo, Change, ColumnSet, Embedded, Entity, EntityHooks, Insert, LoadChildren, Persist, Record, RecordHooks,
+    Reference, RowLock, TableId,
+};
 pub use error::{Cause, Error, ErrorClass, Failure, OptionalExt, Reason, Result};
 pub use info::Info;
 pub use inspect::{Counters, Holder, Holders, InspectReport, SessionReport, SessionState};
@@ -116,6 +294,8 @@ pub use options::{BeginMode, IsolationLevel, SessionOptions, TransactionOptions,
 pub use place::Place;
 pub use scope::{ScopedFuture, ScopedSession};
 pub use session::{
-    HookError, HookResult, JoinMode, Outcome, Report, Savepoint, Session, SessionListener, SessionQueryDsl,
-    StatementInfo, StatementKind, TransactionInfo,
+    Bulk, HookError, HookResult, JoinMode, Outcome, Progress, Report, Savepoint, Session, SessionListener,
+    SessionQueryDsl, StatementInfo, StatementKind, TransactionInfo, Transition,
 };
+pub use unit::{Attempt, Propagation, RetryPolicy, UnitKey, UnitOptions};
+pub use unit_of_work::{ObjectState, Parents, Read, Tracked, Write};

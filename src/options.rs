@@ -1,7 +1,9 @@
 //! What a transaction or a session is asked for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::backend::{ConnectionSettings, Kind, Limits, SessionConnection};
 use crate::error::{Error, Result};
 use crate::info::Info;
 
@@ -31,7 +33,7 @@ impl IsolationLevel {
 }
 
 /// How SQLite begins a transaction (SQLite docs, "BEGIN TRANSACTION").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum BeginMode {
     /// Locks when the first statement needs it: a read that later writes fails at once if somebody wrote in between.
@@ -58,13 +60,25 @@ pub struct TransactionOptions {
     pub(crate) deferrable: bool,
     pub(crate) begin_mode: Option<BeginMode>,
     pub(crate) autocommit: bool,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) statement_timeout: Option<Duration>,
+    pub(crate) lock_timeout: Option<Duration>,
 }
 
 impl TransactionOptions {
     /// The engine's defaults: read-write.
     #[must_use]
     pub const fn new() -> Self {
-        Self { isolation: None, read_only: false, deferrable: false, begin_mode: None, autocommit: false }
+        Self {
+            isolation: None,
+            read_only: false,
+            deferrable: false,
+            begin_mode: None,
+            autocommit: false,
+            timeout: None,
+            statement_timeout: None,
+            lock_timeout: None,
+        }
     }
 
     /// Asks for an isolation level. SQLite is always serializable and ignores it.
@@ -103,6 +117,40 @@ impl TransactionOptions {
         self
     }
 
+    /// How long the whole unit of work may take, from its beginning to its commit; with
+    /// [`retry`](Self::retry), all attempts together. It bounds the wait for the write gate, a connection, locks and
+    /// statements (statements not on SQLite, which can't be interrupted through Diesel); past it every statement answers
+    /// [`Error::DeadlineExceeded`], and a commit rolls back.
+    ///
+    /// PostgreSQL: `SET LOCAL statement_timeout` and `lock_timeout` in BEGIN's round trip, and again (one round trip) when a
+    /// fifth of what was left has passed. MariaDB: `max_statement_time` and `innodb_lock_wait_timeout`, one round trip
+    /// where they change; MySQL: `max_execution_time`, for SELECT only. SQLite: the busy time-out.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// How long one statement may run. Refused on SQLite, which can't be interrupted through Diesel.
+    #[must_use]
+    pub const fn statement_timeout(mut self, timeout: Duration) -> Self {
+        self.statement_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a statement may wait for one lock: PostgreSQL's `lock_timeout`, MySQL's and MariaDB's
+    /// `innodb_lock_wait_timeout` (whole seconds), SQLite's busy time-out.
+    #[must_use]
+    pub const fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = Some(timeout);
+        self
+    }
+
+    /// What the database is to be told when so much time is left.
+    pub(crate) fn limits(&self, left: Option<Duration>) -> Limits {
+        Limits { statement: self.statement_timeout, lock: self.lock_timeout, left }
+    }
+
     /// The same, in a transaction.
     pub(crate) const fn in_a_transaction(mut self) -> Self {
         self.autocommit = false;
@@ -129,6 +177,18 @@ impl TransactionOptions {
         if self.read_only && !wanted.read_only {
             return Err("writes");
         }
+        if wanted.deferrable && !self.deferrable {
+            return Err("DEFERRABLE");
+        }
+        if wanted.begin_mode.is_some_and(|wants| self.begin_mode.is_none_or(|has| has < wants)) {
+            return Err("SQLite's lock of that begin mode");
+        }
+        if wanted.statement_timeout.is_some() && wanted.statement_timeout != self.statement_timeout {
+            return Err("the statement time-out that was asked for");
+        }
+        if wanted.lock_timeout.is_some() && wanted.lock_timeout != self.lock_timeout {
+            return Err("the lock time-out that was asked for");
+        }
         match (self.isolation, wanted.isolation) {
             (_, None) => Ok(()),
             (Some(has), Some(wants)) if has >= wants => Ok(()),
@@ -136,13 +196,34 @@ impl TransactionOptions {
         }
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
-        let has_transaction_option = self.isolation.is_some() || self.deferrable || self.begin_mode.is_some();
+    /// With what the engine gives where nothing was asked for, and what it need not be asked for.
+    pub(crate) fn on(mut self, kind: Kind, settings: &ConnectionSettings) -> Self {
+        self.isolation = self.isolation.or(settings.isolation);
+        if kind == Kind::Sqlite {
+            self.isolation = Some(IsolationLevel::Serializable);
+            if !self.read_only {
+                self.begin_mode = self.begin_mode.or(Some(settings.begin_mode));
+            }
+        } else {
+            self.begin_mode = Some(BeginMode::Exclusive);
+        }
+        self.deferrable |= kind != Kind::Postgres;
+        self
+    }
+
+    pub(crate) fn check<C: SessionConnection>(&self) -> Result<()> {
+        let has_transaction_option = self.isolation.is_some()
+            || self.deferrable
+            || self.begin_mode.is_some()
+            || self.timeout.is_some()
+            || self.statement_timeout.is_some()
+            || self.lock_timeout.is_some();
         if self.autocommit && has_transaction_option {
             return Err(Error::Configuration(
-                "autocommit() begins no transaction, so isolation, deferrable and begin_mode can't apply: drop one of them".into(),
+                "autocommit() begins no transaction, so isolation, deferrable, begin_mode and time-outs can't apply: drop one of them".into(),
             ));
         }
+        C::check(self)?;
         if self.read_only && matches!(self.begin_mode, Some(BeginMode::Immediate | BeginMode::Exclusive)) {
             return Err(Error::Configuration(
                 "a read-only transaction can't take SQLite's write lock: drop begin_mode() or read_only()".into(),

@@ -1,6 +1,7 @@
 //! What a panic said.
 
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The text of a panic, where it has one.
 pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
@@ -9,4 +10,14 @@ pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("(no text)")
+}
+
+/// The text of a panic that is over. What it carried is dropped, and may panic once more.
+pub(crate) fn text_of(payload: Box<dyn Any + Send>) -> String {
+    let text = panic_text(&*payload).to_owned();
+    if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(payload))) {
+        // It could go on like this.
+        std::mem::forget(again);
+    }
+    text
 }

@@ -51,12 +51,17 @@ impl<C: SessionConnection> Inner<C> {
     }
 
     fn change_template(&self, change: impl FnOnce(&mut Template<C>)) {
+        // In a forked child its lock may be held by a thread that does not exist there.
+        if self.engine.is_elsewhere() {
+            return;
+        }
         change(&mut self.template.write().unwrap_or_else(PoisonError::into_inner));
         self.is_plain.store(false, Ordering::Release);
     }
 
     /// A session; `change` gets the registry's options and says which it is to have.
     fn make(&self, change: impl FnOnce(SessionOptions) -> SessionOptions, place: Place) -> Result<Rc<Core<C>>> {
+        self.engine.origin().check()?;
         let (options, listeners) = if self.is_plain.load(Ordering::Acquire) {
             (SessionOptions::new(), None)
         } else {
@@ -64,7 +69,7 @@ impl<C: SessionConnection> Inner<C> {
             (template.options.clone(), template.listeners.clone())
         };
         let options = change(options);
-        options.transaction.check()?;
+        options.transaction.check::<C>()?;
         Ok(Core::new(Some(self.engine.clone()), options, Some(&self.table), listeners, place, None))
     }
 
@@ -88,6 +93,7 @@ impl<C: SessionConnection> Inner<C> {
 
     /// This thread's session; `None` where one may be made.
     fn found(&self) -> Result<Option<Rc<Core<C>>>> {
+        self.engine.origin().check()?;
         if let Some(found) = local::top::<C>(self.id)? {
             if found.core.is_available() {
                 return Ok(Some(found.core));
@@ -195,6 +201,7 @@ impl<C: SessionConnection> ScopedSession<C> {
     /// # Errors
     /// [`Error::AlreadyInstalled`] if there is one for this connection type.
     pub fn install(self) -> Result<()> {
+        self.inner.engine.origin().check()?;
         ambient::install(self.inner)
     }
 
@@ -247,6 +254,7 @@ impl<C: SessionConnection> ScopedSession<C> {
     /// [`Error::NotOwner`] inside an extent, whose session can't be exchanged.
     #[track_caller]
     pub fn replace(&self, session: &Session<C>) -> Result<Option<Session<C>>> {
+        self.inner.engine.origin().check()?;
         let old = local::top::<C>(self.inner.id)?;
         if let Some(found) = &old {
             if found.extent {
@@ -267,9 +275,10 @@ impl<C: SessionConnection> ScopedSession<C> {
         if let Some(session) = self.try_current() {
             return Err(Error::AlreadyPresent { at: session.made_at() });
         }
+        self.inner.engine.origin().check()?;
         let options = self.inner.template().options.clone();
         let options = change(options);
-        options.transaction.check()?;
+        options.transaction.check::<C>()?;
         self.inner.change_template(|template| template.options = options);
         Ok(())
     }

@@ -6,24 +6,30 @@ use std::rc::Rc;
 
 use crate::backend::SessionConnection;
 use crate::engine::Engine;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Cause, Error, Reason, Result};
 use crate::info::Info;
 use crate::inspect::SessionState;
 use crate::options::{SessionOptions, TransactionOptions};
 use crate::place::Place;
+use crate::unit::Attempt;
 
+mod bulk;
 pub(crate) mod core;
+mod entities;
 pub(crate) mod events;
 mod first;
 mod frames;
 pub(crate) mod hooks;
 pub(crate) mod join;
+mod many;
 mod query;
+mod relations;
 pub(crate) mod savepoint;
 mod state;
 pub(crate) mod table;
 
-pub use events::{SessionListener, StatementInfo, StatementKind, TransactionInfo};
+pub use bulk::{Bulk, Progress};
+pub use events::{SessionListener, StatementInfo, StatementKind, TransactionInfo, Transition};
 pub use hooks::{HookError, HookResult, Outcome, Report};
 pub use join::JoinMode;
 pub use query::SessionQueryDsl;
@@ -127,12 +133,13 @@ impl<C: SessionConnection> Session<C> {
     #[track_caller]
     pub fn with_options(engine: &Engine<C>, options: impl Into<SessionOptions>) -> Result<Self> {
         let options = options.into();
-        options.transaction.check()?;
+        options.transaction.check::<C>()?;
         Ok(Self::of(Core::new(Some(engine.clone()), options, None, None, Location::caller(), None)))
     }
 
     /// A session on a connection that somebody else made, perhaps with a transaction open on it.
-    /// [`into_connection`](Session::into_connection) gives it back.
+    /// [`into_connection`](Session::into_connection) gives it back, with the settings that it had. On MariaDB a transaction
+    /// that Diesel does not count (begun in text) is refused; on MySQL, which does not tell, beginning another commits it.
     #[track_caller]
     #[must_use]
     pub fn join(connection: C, mode: JoinMode) -> Self {
@@ -141,7 +148,7 @@ impl<C: SessionConnection> Session<C> {
     }
 
     /// Closes a [joined](Session::join) session as [`close`](Session::close) does and gives its connection back. `None`
-    /// for sessions that take theirs from an engine.
+    /// for sessions that take theirs from an engine, and in a process forked since, where the connection is the parent's.
     #[track_caller]
     #[must_use]
     pub fn into_connection(self) -> Option<C> {
@@ -194,6 +201,12 @@ impl<C: SessionConnection> Session<C> {
     #[must_use]
     pub fn transaction_options(&self) -> TransactionOptions {
         self.core.options()
+    }
+
+    /// Which attempt this is, in a unit of work with a [`RetryPolicy`](crate::RetryPolicy); `None` in any other.
+    #[must_use]
+    pub fn attempt(&self) -> Option<Attempt> {
+        self.core.attempt()
     }
 
     /// Values of the user's that travel with the session.
@@ -281,10 +294,22 @@ impl<C: SessionConnection> Session<C> {
     /// What `f` returned; [`Error::RolledBack`] if `f` swallowed a database error and returned `Ok`.
     #[track_caller]
     pub fn nested<T, E: From<Error>>(&self, f: impl FnOnce(&Self) -> Result<T, E>) -> Result<T, E> {
-        let savepoint = self.begin_nested()?;
+        self.nested_at(Location::caller(), f)
+    }
+
+    pub(crate) fn nested_at<T, E: From<Error>>(
+        &self,
+        place: Place,
+        f: impl FnOnce(&Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let serial = self.core.begin_nested(place)?;
+        let savepoint = Savepoint::new(Rc::clone(&self.core), serial);
         let value = f(self);
         match value {
             Ok(value) => {
+                if let (Some(at), true) = (self.core.closed_at(), self.is_closed()) {
+                    return Err(Error::RolledBack { cause: Cause::new(Reason::Removed, at) }.into());
+                }
                 savepoint.commit()?;
                 Ok(value)
             }

@@ -82,6 +82,27 @@ fn thread_per_client_stores_what_it_answered() {
     );
 }
 
+#[cfg(feature = "sqlite")]
+#[test]
+fn unit_of_work_makes_few_statements_of_what_happened_to_objects() {
+    let printed = run("unit_of_work");
+    assert_says(
+        &printed,
+        &[
+            "ok: and each book has its author's id",
+            "ok: the same row is the same object",
+            "ok: the object has the new version",
+            "ok: the object is what it was before the savepoint",
+            "ok: the second attempt was stored, on top of the other change",
+            "Anna: On sessions, On transactions",
+            "2500 rows so far",
+            "ok: all of them are there",
+        ],
+    );
+    let sent = |words: &str| printed.lines().filter(|line| line.trim_start().starts_with(words)).count();
+    assert_eq!(sent("SELECT `books`.`id`"), 1, "the books of all authors are one query: {printed}");
+}
+
 #[test]
 fn pool_or_thread_measures_both_and_closes_every_connection() {
     let printed = run("pool_or_thread");

@@ -1,7 +1,7 @@
 //! Every row of SQLAlchemy's suite that is in scope is held by a test or written down as a difference.
 //!
-//! `tests/parity/core_rows.txt` lists the rows, a test says `// parity: Class::test` for each that it holds, and
-//! `tests/parity/differences.md` says for some why they are different on purpose.
+//! `tests/parity/rows.txt` lists the rows, a test says `// parity: Class::test` for each that it holds, and the
+//! `tests/parity/differences*.md` say for some why they are different on purpose.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,25 +58,29 @@ fn tags(source: &str) -> Result<Vec<(String, String)>, String> {
 #[test]
 fn every_row_in_scope_is_held_by_a_test_and_every_difference_has_a_reason() {
     let mut problems = Vec::new();
-    let list = read(&tests().join("parity/core_rows.txt"));
+    let list = read(&tests().join("parity/rows.txt"));
     let lines: Vec<&str> = list.lines().collect();
     let rows: BTreeSet<&str> = lines.iter().copied().collect();
-    problems.extend(lines.iter().filter(|row| !is_row(row)).map(|row| format!("core_rows.txt: `{row}` is no row")));
+    problems.extend(lines.iter().filter(|row| !is_row(row)).map(|row| format!("rows.txt: `{row}` is no row")));
     problems.extend(
         lines
             .windows(2)
             .filter(|pair| pair[0] >= pair[1])
-            .map(|pair| format!("core_rows.txt: `{}` stands twice or out of order after `{}`", pair[1], pair[0])),
+            .map(|pair| format!("rows.txt: `{}` stands twice or out of order after `{}`", pair[1], pair[0])),
     );
 
     let mut held: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let modules = ["suite/main.rs", "suite/promises.rs"].map(|file| read(&tests().join(file))).concat();
+    let suites = ["suite", "entities"].map(|suite| {
+        let lists = ["main.rs", "promises.rs"].map(|file| read(&tests().join(suite).join(file)));
+        (tests().join(suite), lists.concat())
+    });
     for path in sources(&tests()).iter().filter(|path| !path.ends_with("tests/parity.rs")) {
         match tags(&read(path)) {
             Ok(found) => {
                 let module = path.file_stem().and_then(|stem| stem.to_str()).unwrap();
-                let in_suite = path.parent().is_some_and(|folder| folder.ends_with("tests/suite"));
-                if in_suite && !found.is_empty() && !modules.contains(&format!("mod {module};")) {
+                let suite = suites.iter().find(|(folder, _)| path.parent() == Some(folder));
+                let is_left_out = suite.is_some_and(|(_, modules)| !modules.contains(&format!("mod {module};")));
+                if is_left_out && !found.is_empty() {
                     problems.push(format!("{}: no part of the suite", path.display()));
                 }
                 for (row, test) in found {
@@ -92,7 +96,11 @@ fn every_row_in_scope_is_held_by_a_test_and_every_difference_has_a_reason() {
             .map(|row| format!("a test names `{row}`, no row in scope")),
     );
 
-    let text = read(&tests().join("parity/differences.md"));
+    let files = std::fs::read_dir(tests().join("parity")).unwrap().map(|entry| entry.unwrap().path());
+    let text: String = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| read(&path))
+        .collect();
     let mut different = BTreeSet::new();
     for line in text.lines() {
         let Some((row, reason)) = line.split_once(": ").filter(|(row, _)| is_row(row)) else {

@@ -6,5 +6,7 @@
 
 #[test]
 fn misuse_does_not_compile_and_the_message_says_why() {
-    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
+    let tests = trybuild::TestCases::new();
+    tests.compile_fail("tests/ui/*.rs");
+    tests.compile_fail("tests/ui/derive/*.rs");
 }

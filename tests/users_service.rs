@@ -153,6 +153,64 @@ fn a_user_is_created_read_listed_changed_and_deleted() {
 }
 
 #[test]
+fn a_post_is_written_read_changed_and_deleted_under_its_user() {
+    let service = Service::start();
+    assert_eq!(service.ask_with("POST", "/users", &ann()).0, 201);
+    let bob = json!({ "nickname": "bob", "full_name": "Bob", "email": "b@b" });
+    assert_eq!(service.ask_with("POST", "/users", &bob).0, 201);
+
+    assert_eq!(service.ask("GET", "/users/ann/posts", None), (200, json!({ "posts": [] })));
+    let post = |title: &str| json!({ "title": title, "body": "Some words.\nMore." });
+    let (status, first) = service.ask_with("POST", "/users/ann/posts", &post("First"));
+    assert_eq!((status, &first["title"], &first["body"]), (201, &json!("First"), &json!("Some words.\nMore.")));
+    let (status, second) = service.ask_with("POST", "/users/ann/posts", &post("Second"));
+    assert_eq!(status, 201);
+    assert_eq!(service.ask("GET", "/users/ann/posts", None), (200, json!({ "posts": [first, second] })));
+    assert_eq!(service.ask("GET", "/users/bob/posts", None), (200, json!({ "posts": [] })));
+
+    let path = format!("/users/ann/posts/{}", first["id"]);
+    let (status, changed) = service.ask_with("PATCH", &path, &json!({ "title": "1st" }));
+    assert_eq!((status, &changed["title"], &changed["body"]), (200, &json!("1st"), &first["body"]));
+    assert_eq!(service.ask("GET", &path, None), (200, changed));
+    let elsewhere = path.replace("ann", "bob");
+    for method in ["GET", "DELETE"] {
+        assert_eq!(service.ask(method, &elsewhere, None).0, 404, "another's post");
+    }
+    assert_eq!(service.ask("DELETE", &path, None), (204, Value::Null));
+    assert_eq!(service.ask("DELETE", &path, None).0, 404);
+    assert_eq!(service.ask("GET", "/users/ann/posts", None), (200, json!({ "posts": [second] })));
+}
+
+#[test]
+fn a_user_is_deleted_with_the_posts_and_nobody_elses() {
+    let service = Service::start();
+    let bob = json!({ "nickname": "bob", "full_name": "Bob", "email": "b@b" });
+    for user in [&ann(), &bob] {
+        assert_eq!(service.ask_with("POST", "/users", user).0, 201);
+    }
+    let post = json!({ "title": "A title", "body": "" });
+    for path in ["/users/ann/posts", "/users/ann/posts", "/users/bob/posts"] {
+        assert_eq!(service.ask_with("POST", path, &post).0, 201);
+    }
+    assert_eq!(service.ask("DELETE", "/users/ann", None), (204, Value::Null));
+    assert_eq!(service.ask("GET", "/users/ann/posts", None).0, 404);
+    let (_, posts) = service.ask("GET", "/users/bob/posts", None);
+    assert_eq!(posts["posts"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_conflict_names_what_it_is_and_changes_nothing() {
+    let service = Service::start();
+    let (_, created) = service.ask_with("POST", "/users", &ann());
+    let (status, json) = service.ask_with("POST", "/users", &ann());
+    assert_eq!((status, json), (409, json!({ "error": "the nickname ann is taken" })));
+    let (status, json) = service.ask_with("PATCH", "/users/ann", &json!({ "email": "a@b", "version": 3 }));
+    let text = "User ann was changed by somebody else: you sent version 3, stored is 1; read it again";
+    assert_eq!((status, json), (409, json!({ "error": text })));
+    assert_eq!(service.ask("GET", "/users/ann", None), (200, created));
+}
+
+#[test]
 fn each_kind_of_wrong_request_has_its_status_and_says_why_in_json() {
     let service = Service::start();
     assert_eq!(service.ask_with("POST", "/users", &ann()).0, 201);
@@ -168,6 +226,14 @@ fn each_kind_of_wrong_request_has_its_status_and_says_why_in_json() {
         (404, "GET", "/users/bob", None),
         (404, "GET", "/users/%00", None),
         (404, "PATCH", "/users/bob", Some(r#"{"email": "a@b", "version": 1}"#)),
+        (404, "GET", "/users/bob/posts", None),
+        (404, "POST", "/users/bob/posts", Some(r#"{"title": "x", "body": "x"}"#)),
+        (404, "GET", "/users/ann/posts/1", None),
+        (404, "PATCH", "/users/ann/posts/1", Some(r#"{"title": "x"}"#)),
+        (400, "GET", "/users/ann/posts/one", None),
+        (422, "POST", "/users/ann/posts", Some(r#"{"title": " ", "body": "x"}"#)),
+        (422, "POST", "/users/ann/posts", Some(r#"{"title": "x", "body": "x", "user_id": 2}"#)),
+        (422, "PATCH", "/users/ann/posts/1", Some("{}")),
         (404, "GET", "/nowhere", None),
         (405, "DELETE", "/users", None),
         (409, "POST", "/users", Some(r#"{"nickname": "ann", "full_name": "Ann", "email": "a@b"}"#)),

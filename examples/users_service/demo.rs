@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::database::{self, NAME, Registry};
 use crate::options::Options;
-use crate::schema::users;
+use crate::schema::{posts, users};
 use crate::server::Server;
 use crate::{in_words, say};
 use steps::Steps;
@@ -87,5 +87,9 @@ fn prefix() -> String {
 /// Removes what a failed step left; after a good run there is nothing.
 fn clean_up(registry: &Registry, prefix: &str) -> Result<(), diesel_session::Error> {
     let ours = users::table.filter(users::nickname.like(format!("{prefix}%")));
-    registry.transaction(|session| session.execute(diesel::delete(ours)).map(drop))
+    let theirs = posts::table.filter(posts::user_id.eq_any(ours.clone().select(users::id)));
+    registry.transaction(|session| {
+        session.execute(diesel::delete(theirs))?;
+        session.execute(diesel::delete(ours)).map(drop)
+    })
 }

@@ -21,15 +21,20 @@ pub(crate) struct Problem {
 /// An error as the service sees it. Handlers use `?` on the session's errors; `From` makes them this.
 #[derive(Debug)]
 pub(crate) enum ServiceError {
-    /// The body is well formed, but no valid user.
-    Invalid(Vec<Problem>),
+    /// The body is well formed, but no valid user or post.
+    Invalid {
+        what: &'static str,
+        problems: Vec<Problem>,
+    },
     NoSuchUser(String),
+    NoSuchPost(i32),
     NicknameTaken(String),
-    /// Somebody else was faster: the stored version is not the one that the client read.
+    /// Somebody else was faster: the stored version is not the one that the client read. `None`: it was stored while this
+    /// request was at work, and is not known here.
     Outdated {
         nickname: String,
         sent: i32,
-        stored: i32,
+        stored: Option<i32>,
     },
     /// What HTTP itself has a status for: a malformed body, an unknown route, a wrong method.
     Refused(StatusCode, String),
@@ -50,13 +55,21 @@ impl From<Error> for ServiceError {
 impl ServiceError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NoSuchUser(_) => StatusCode::NOT_FOUND,
+            Self::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NoSuchUser(_) | Self::NoSuchPost(_) => StatusCode::NOT_FOUND,
             Self::NicknameTaken(_) | Self::Outdated { .. } => StatusCode::CONFLICT,
             Self::Refused(status, _) => *status,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Session(error) if error.is_unique_violation() => StatusCode::CONFLICT,
+            // Stored by somebody else between this request's read and its flush, or its COMMIT.
+            Self::Session(error)
+                if error.is_unique_violation()
+                    || error.is_foreign_key_violation()
+                    || error.is_stale_data()
+                    || matches!(error, Error::RowGone { .. }) =>
+            {
+                StatusCode::CONFLICT
+            }
             Self::Session(error) => match error.class() {
                 // Nothing was stored and the same request may succeed: no connection in time, a connection that died
                 // before COMMIT, or a transaction that the database gave up in favour of another one.
@@ -70,17 +83,20 @@ impl ServiceError {
 
     fn message(&self) -> String {
         match self {
-            Self::Invalid(_) => "the user is not valid".into(),
+            Self::Invalid { what, .. } => format!("the {what} is not valid"),
             Self::NoSuchUser(nickname) => format!("User {nickname} doesn't exist"),
+            Self::NoSuchPost(id) => format!("this user has no post {id}"),
             Self::NicknameTaken(nickname) => format!("the nickname {nickname} is taken"),
-            Self::Outdated { nickname, sent, stored } => format!(
-                "User {nickname} was changed by somebody else: you sent version {sent}, stored is {stored}; read it again"
-            ),
+            Self::Outdated { nickname, sent, stored } => {
+                let stored = stored.map(|stored| format!(", stored is {stored}")).unwrap_or_default();
+                format!("User {nickname} was changed by somebody else: you sent version {sent}{stored}; read it again")
+            }
             Self::Refused(_, message) => message.clone(),
             Self::Busy => "too many requests are waiting, try again".into(),
             Self::Panicked => "internal error, nothing was stored".into(),
             Self::Session(error) => match (self.status(), error.class()) {
-                (StatusCode::CONFLICT, _) => "it exists already".into(),
+                (StatusCode::CONFLICT, _) if error.is_unique_violation() => "it exists already".into(),
+                (StatusCode::CONFLICT, _) => "it was changed or deleted by somebody else: read it again".into(),
                 (StatusCode::SERVICE_UNAVAILABLE, ErrorClass::Retryable) => {
                     "another request was in the way, nothing was stored: try again".into()
                 }
@@ -108,7 +124,7 @@ impl IntoResponse for ServiceError {
         {
             crate::complain(&format!("{status}: {error}"));
         }
-        let problems = if let Self::Invalid(problems) = self { problems } else { Vec::new() };
+        let problems = if let Self::Invalid { problems, .. } = self { problems } else { Vec::new() };
         let mut response = (status, Json(Body { error, problems })).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER));

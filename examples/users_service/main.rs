@@ -1,4 +1,4 @@
-//! Users over HTTP: an async server at the edge, plain synchronous handlers that say `Session::current()` inside.
+//! Users and their posts over HTTP: an async server at the edge, plain synchronous handlers that say `Session::current()` inside.
 //!
 //! `cargo run --example users_service` serves a SQLite file; `-- --help` shows the options. The same code serves
 //! PostgreSQL or MySQL with `--no-default-features --features postgres` (or `mysql`).

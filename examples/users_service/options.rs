@@ -26,7 +26,7 @@ pub(crate) fn help() -> String {
         None => format!("the URL of the {NAME} database, needed"),
     };
     format!(
-        "An HTTP service for users, stored in {NAME}.\n\n\
+        "An HTTP service for users and their posts, stored in {NAME}.\n\n\
          Usage: cargo run --example users_service -- [options]\n\n\
          \x20 --address <ip:port>    where to listen; port 0 takes a free one [default: 127.0.0.1:8000]\n\
          \x20 --database <database>  {database}\n\

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ServiceError;
-use crate::model::{User, is_nickname};
+use crate::model::{Post, User, is_nickname};
 
 /// A JSON body.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -31,8 +31,27 @@ impl<S: Send + Sync> FromRequestParts<S> for Nickname {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ServiceError> {
         let Path(nickname) = Path::<String>::from_request_parts(parts, state).await?;
-        if is_nickname(&nickname) { Ok(Self(nickname)) } else { Err(ServiceError::NoSuchUser(nickname)) }
+        known_form(nickname).map(Self)
     }
+}
+
+/// A post in the path: whose it is, and its number.
+pub(crate) struct PostPath {
+    pub(crate) nickname: String,
+    pub(crate) id: i32,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PostPath {
+    type Rejection = ServiceError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ServiceError> {
+        let Path((nickname, id)) = Path::<(String, i32)>::from_request_parts(parts, state).await?;
+        Ok(Self { nickname: known_form(nickname)?, id })
+    }
+}
+
+fn known_form(nickname: String) -> Result<String, ServiceError> {
+    if is_nickname(&nickname) { Ok(nickname) } else { Err(ServiceError::NoSuchUser(nickname)) }
 }
 
 /// Which part of the list: `?page=2&per_page=50`. Pages count from 1.
@@ -79,12 +98,20 @@ pub(crate) struct UserList {
     pub(crate) total: i64,
 }
 
-/// 201, the new user and where it is.
-pub(crate) struct Created(pub(crate) User);
+/// The posts of a user.
+#[derive(Debug, Serialize)]
+pub(crate) struct PostList {
+    pub(crate) posts: Vec<Post>,
+}
 
-impl IntoResponse for Created {
+/// 201, what was made and where it is.
+pub(crate) struct Created<T> {
+    pub(crate) at: String,
+    pub(crate) made: T,
+}
+
+impl<T: Serialize> IntoResponse for Created<T> {
     fn into_response(self) -> Response {
-        let location = [(header::LOCATION, format!("/users/{}", self.0.nickname))];
-        (StatusCode::CREATED, location, Json(self.0)).into_response()
+        (StatusCode::CREATED, [(header::LOCATION, self.at)], Json(self.made)).into_response()
     }
 }

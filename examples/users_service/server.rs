@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 use crate::database::Registry;
 use crate::error::ServiceError;
-use crate::handlers;
+use crate::handlers::{posts, users};
 use crate::layer::Layer;
 
 /// How long a stopping server waits for requests that are under way.
@@ -82,13 +82,16 @@ impl Server {
 }
 
 fn routes(layer: &Layer, extra: Router) -> Router {
-    let user = get(layer.handler(handlers::get))
-        .put(layer.handler(handlers::replace))
-        .patch(layer.handler(handlers::change))
-        .delete(layer.handler(handlers::delete));
+    let user = get(layer.handler(users::get))
+        .put(layer.handler(users::replace))
+        .patch(layer.handler(users::change))
+        .delete(layer.handler(users::delete));
+    let post = get(layer.handler(posts::get)).patch(layer.handler(posts::change)).delete(layer.handler(posts::delete));
     Router::new()
-        .route("/users", get(layer.handler(handlers::list)).post(layer.handler(handlers::create)))
+        .route("/users", get(layer.handler(users::list)).post(layer.handler(users::create)))
         .route("/users/{nickname}", user)
+        .route("/users/{nickname}/posts", get(layer.handler(posts::list)).post(layer.handler(posts::create)))
+        .route("/users/{nickname}/posts/{id}", post)
         .route("/health", get(health).with_state(layer.registry().clone()))
         .merge(extra)
         .fallback(no_such_route)

@@ -7,8 +7,9 @@ use std::marker::PhantomData;
 
 use diesel::RunQueryDsl;
 use diesel::backend::Backend;
-use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
+use diesel::sql_types::Untyped;
 
 /// The text of a command, named by a type so that the statement cache finds it without looking at the text.
 pub(crate) trait Text: 'static {
@@ -34,6 +35,10 @@ impl<T: Text, DB: Backend> QueryFragment<DB> for Command<T> {
         out.push_sql(T::SQL);
         Ok(())
     }
+}
+
+impl<T> Query for Command<T> {
+    type SqlType = Untyped;
 }
 
 impl<T, C> RunQueryDsl<C> for Command<T> {}

@@ -1,7 +1,7 @@
 //! How an engine is asked for.
 
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,10 +11,12 @@ use diesel::result::QueryResult;
 use super::connect::{ConnectionHook, Connector, Manager, redact};
 use super::store::{Shared, Store, Strategy};
 use super::turnstile::{Turnstiles, What};
-use super::{Engine, Gate, Inner};
+use super::{COMMITS_TO_PRUNE, Engine, Gate, Inner};
 use crate::backend::{ConnectionSettings, GateRule, JournalMode, SessionConnection, Synchronous};
 use crate::error::{Error, Result};
+use crate::fork::Origin;
 use crate::options::{BeginMode, IsolationLevel};
+use crate::testing::FaultPlan;
 
 /// What a database error of a statement does to its transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -30,6 +32,11 @@ pub enum StatementErrors {
 
 /// As good as never, and still a length of time that can be added to a moment.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// How long the shared pool rests at most before it tries again to connect, so that it serves soon after an outage. r2d2
+/// rests for longer each time, up to half of its time-out (r2d2 0.8.10), which has no other use here: those who wait bring
+/// their own.
+const RECONNECT: Duration = Duration::from_millis(500);
 
 /// Builds an [`Engine`]. Every method has a default; only the URL is needed.
 #[must_use = "an engine exists only after `build()`"]
@@ -48,6 +55,8 @@ pub struct EngineBuilder<C: SessionConnection> {
     setup: Option<ConnectionHook<C>>,
     reset: Option<ConnectionHook<C>>,
     instrumentation: Option<fn() -> Box<dyn Instrumentation>>,
+    faults: Option<FaultPlan>,
+    sandbox: bool,
 }
 
 impl<C: SessionConnection> fmt::Debug for EngineBuilder<C> {
@@ -77,6 +86,8 @@ impl<C: SessionConnection> EngineBuilder<C> {
             setup: None,
             reset: None,
             instrumentation: None,
+            faults: None,
+            sandbox: false,
         }
     }
 
@@ -155,8 +166,16 @@ impl<C: SessionConnection> EngineBuilder<C> {
     }
 
     /// Runs on a connection whose last user had it bare, before its next user gets it, after the settings were put back
-    /// (SQLite: those named here; PostgreSQL: everything that `SET` changes; MySQL and MariaDB: autocommit and access
-    /// mode) and [`setup`](Self::setup) ran again: the place to undo what else there may be. An error closes the connection.
+    /// and [`setup`](Self::setup) ran again: the place to undo what else there may be. An error closes the connection. Put
+    /// back are
+    ///
+    /// - on SQLite the settings named here; temporary tables, views and triggers are dropped, attached databases detached;
+    /// - on PostgreSQL everything that `DISCARD ALL` does, except for prepared statements;
+    /// - on MySQL and MariaDB the default database, autocommit, isolation level and access mode, `sql_mode`,
+    ///   `foreign_key_checks`, `unique_checks`, time zone, character sets and time-outs; `LOCK TABLES` and `GET_LOCK` end.
+    ///   Temporary tables, which the server does not list, other variables and the role stay.
+    ///
+    /// Until that next user comes, locks of the session's (`LOCK TABLES`, `pg_advisory_lock`) are held.
     pub fn reset(mut self, reset: impl Fn(&mut C) -> QueryResult<()> + Send + Sync + 'static) -> Self {
         self.reset = Some(Arc::new(reset));
         self
@@ -165,6 +184,87 @@ impl<C: SessionConnection> EngineBuilder<C> {
     /// The Diesel instrumentation of each new connection, instead of Diesel's process-wide default.
     pub fn instrumentation(mut self, make: fn() -> Box<dyn Instrumentation>) -> Self {
         self.instrumentation = Some(make);
+        self
+    }
+
+    /// Finds out what became of a commit whose connection died before the answer came, instead of
+    /// [`Error::CommitUnknown`]; off by default. A writing commit takes one round trip more, on PostgreSQL every commit of a transaction that was not begun to
+    /// read.
+    ///
+    /// PostgreSQL: the transaction's number is asked for before COMMIT, and its fate (`pg_xact_status`) on a new
+    /// connection to the same server and timeline; not on databases that only speak PostgreSQL's protocol. Elsewhere: a
+    /// marker row of the transaction in the table `diesel_session_commits` (`id CHAR(36) PRIMARY KEY`, made by `build` if
+    /// it is missing, on MySQL in the database that the connection is in after its set-up and with `ENGINE = InnoDB`; rows
+    /// older than a day are deleted), and an INSERT of the same key on a new connection, which waits for a
+    /// commit that is still under way. Where neither tells in time (the server stays away, another one answers) it
+    /// stays [`Error::CommitUnknown`]: in time is within the connection time-out and before the unit's own deadline
+    /// ([`TransactionOptions::timeout`](crate::TransactionOptions::timeout)), but for at least a second, so that a commit that
+    /// met its deadline can still be found out. A transaction that only loaded with
+    /// Diesel's query builder has no marker row, also where a function that it called in a SELECT wrote something: send such a
+    /// SELECT as text (`diesel::sql_query`). PostgreSQL is asked by every transaction that was not begun to read, and knows.
+    pub fn verify_commits(mut self, on: bool) -> Self {
+        self.settings.verify_commits = on;
+        self
+    }
+
+    /// The server ends a connection that holds a transaction open and sends nothing for so long: for threads that hang.
+    /// PostgreSQL's `idle_in_transaction_session_timeout`, MariaDB's `idle_transaction_timeout` (whole seconds), one round
+    /// trip for each new connection. Refused by [`build`](Self::build) on SQLite and MySQL, which have none.
+    pub fn idle_in_transaction_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.idle_in_transaction = Some(timeout);
+        self
+    }
+
+    /// Lets go wrong what the plan says: for tests.
+    pub fn faults(mut self, plan: &FaultPlan) -> Self {
+        self.faults = Some(plan.clone());
+        self
+    }
+
+    /// For tests: everything happens in one transaction on one connection, begun at the first use and rolled back when the
+    /// engine is dropped or [closed](Engine::close_all). For the code that is tested nothing changes: a session's begin is a
+    /// savepoint in that transaction, its commit keeps it (`Ok`, hooks run, [`Outcome::Committed`](crate::Outcome)), its
+    /// rollback goes back to it, and later sessions see what was committed. Much cheaper than a database for each test, and
+    /// tests on one database server don't see each other.
+    ///
+    /// Each commit checks what a real one would: on PostgreSQL the deferred constraints (`SET CONSTRAINTS ALL IMMEDIATE`, in
+    /// a savepoint that is undone, and so is what a deferred trigger writes), on SQLite the foreign keys (`PRAGMA
+    /// foreign_key_check`, which reads every table that has some). Begin and commit take a round trip or two more.
+    ///
+    /// What ends the transaction around everything (a raw COMMIT, DDL on MySQL, a deadlock there, a lost connection) fails
+    /// the session that did it as always, and every later one with [`Error::Configuration`].
+    ///
+    /// Not as without it: threads take turns on the one connection, so a second session inside an open one (also
+    /// [`Propagation::RequiresNew`](crate::Propagation::RequiresNew)) is refused with [`Error::WouldStarve`] or
+    /// [`Error::WouldDeadlock`]; isolation levels, time-outs of the database, [`verify_commits`](Self::verify_commits),
+    /// [`reset`](Self::reset), and on servers the refusal of raw writes in read-only sessions have no effect; sequences and
+    /// the time of the transaction (`now()` on PostgreSQL) go on as in one transaction; what raw code changed with `SET`
+    /// stays. Migrations go first, on an engine without a sandbox.
+    ///
+    /// # Examples
+    /// ```
+    /// use diesel::sqlite::SqliteConnection;
+    /// use diesel_session::{Engine, ScopedSession};
+    ///
+    /// # fn main() -> diesel_session::Result<()> {
+    /// # let folder = std::env::temp_dir().join(format!("ds-doc-sandbox-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder).unwrap();
+    /// # let url = folder.join("app.db").to_str().unwrap().to_owned();
+    /// # ScopedSession::<SqliteConnection>::new(Engine::new(&url)?).transaction(|session| session.batch_execute("CREATE TABLE notes (text TEXT)"))?;
+    /// let registry = ScopedSession::<SqliteConnection>::new(Engine::builder(&url).sandbox().build()?);
+    /// // The code that is tested commits…
+    /// registry.transaction(|session| session.batch_execute("INSERT INTO notes VALUES ('one')"))?;
+    /// // …and nothing of it stays.
+    /// drop(registry);
+    /// # let registry = ScopedSession::<SqliteConnection>::new(Engine::new(&url)?);
+    /// # let notes = registry.read(|session| session.load::<i64>(diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT count(*) FROM notes")))?;
+    /// # assert_eq!(notes, [0]);
+    /// # drop(registry);
+    /// # std::fs::remove_dir_all(&folder).unwrap();
+    /// # Ok(()) }
+    /// ```
+    pub fn sandbox(mut self) -> Self {
+        self.sandbox = true;
         self
     }
 
@@ -204,10 +304,21 @@ impl<C: SessionConnection> EngineBuilder<C> {
     /// Opens a first connection, to try the URL and the set-up, and makes the engine.
     ///
     /// # Errors
-    /// [`Error::Configuration`] for options that can't work; [`Error::Connect`] if the URL is bad, the server does not
-    /// answer within the connection time-out, or the set-up fails.
-    pub fn build(self) -> Result<Engine<C>> {
+    /// [`Error::Configuration`] for options that can't work, also with what is in the database; [`Error::Connect`] if the
+    /// URL is bad, the server does not answer within the connection time-out, or the set-up fails;
+    /// [`Error::ForkDetected`] in a forked child whose parent had an engine: for the shared pool (another [`Strategy`]
+    /// works there), and for a SQLite file that the parent had open.
+    pub fn build(mut self) -> Result<Engine<C>> {
         self.check()?;
+        if self.sandbox {
+            self.strategy = Strategy::Single;
+            self.reserve = 0;
+            self.max_lifetime = None;
+            self.settings.verify_commits = false;
+        }
+        if self.strategy == Strategy::Shared {
+            crate::fork::check_pools()?;
+        }
         let url = C::prepare_url(&self.url)?;
         let memory = url.memory;
         let connector = Arc::new(Connector {
@@ -217,6 +328,8 @@ impl<C: SessionConnection> EngineBuilder<C> {
             setup: self.setup,
             reset: self.reset,
             instrumentation: self.instrumentation,
+            faults: self.faults,
+            sandbox: self.sandbox.then(Arc::default),
             ping_after: self.ping_after,
             max_lifetime: self.max_lifetime,
             spare: Mutex::new(None),
@@ -224,8 +337,18 @@ impl<C: SessionConnection> EngineBuilder<C> {
         });
         let mut first = connector.open_within(self.connection_timeout)?;
         let kind = first.conn.kind();
+        C::check_settings(&connector.settings, &first.state)?;
+        if connector.settings.verify_commits {
+            let super::Slot { conn, state, .. } = &mut *first;
+            if !conn.make_witness_table(state).map_err(|error| connector.refused(&error))? {
+                return Err(Error::Configuration(
+                    "verify_commits() needs marker rows that are rolled back with their transaction, and the table diesel_session_commits belongs to a storage engine without transactions: `ALTER TABLE diesel_session_commits ENGINE = InnoDB`".into(),
+                ));
+            }
+            conn.prune_witnesses(state).map_err(|error| connector.refused(&error))?;
+        }
         let (gate_rule, key) = first.conn.gate(&connector.url).map_err(|error| connector.refused(&error))?;
-        let gate = (gate_rule != GateRule::Never).then(|| Gate::of(key));
+        let gate = if gate_rule == GateRule::Never { None } else { Some(Gate::of(key)?) };
         let anchor = if memory {
             Some(Mutex::new(first))
         } else {
@@ -247,7 +370,7 @@ impl<C: SessionConnection> EngineBuilder<C> {
                 let pool = r2d2::Pool::builder()
                     .max_size(max)
                     .min_idle(Some(u32::try_from(self.min_idle).unwrap_or(max).min(max)))
-                    .connection_timeout(self.connection_timeout)
+                    .connection_timeout(self.connection_timeout.min(2 * RECONNECT))
                     .idle_timeout(self.idle_timeout)
                     .max_lifetime(self.max_lifetime)
                     .test_on_check_out(false)
@@ -261,6 +384,7 @@ impl<C: SessionConnection> EngineBuilder<C> {
         };
         Ok(Engine {
             inner: Arc::new(Inner {
+                origin: Origin::here(),
                 connector,
                 store,
                 kind,
@@ -271,8 +395,9 @@ impl<C: SessionConnection> EngineBuilder<C> {
                 max_size,
                 patience: self.connection_timeout,
                 native_errors: self.statement_errors == StatementErrors::Native && !C::errors_abort_transactions(),
+                commits_to_prune: AtomicU64::new(COMMITS_TO_PRUNE),
                 keeps_threads: self.strategy == Strategy::PerThread,
-                _anchor: anchor,
+                anchor,
             }),
         })
     }

@@ -9,55 +9,26 @@ use std::time::{Duration, Instant};
 use diesel::connection::{Instrumentation, get_default_instrumentation};
 use diesel::result::{Error as DieselError, QueryResult};
 
+use super::sandbox::Sandbox;
+use super::slot::Slot;
+use super::watch::Watch;
 use crate::backend::{ConnectionSettings, PreparedUrl, SessionConnection};
 use crate::error::{Error, Result};
 use crate::panics::panic_text;
+use crate::testing::{Call, FaultPlan};
 
 /// Code of the user's that runs on a bare connection.
 pub(crate) type ConnectionHook<C> = Arc<dyn Fn(&mut C) -> QueryResult<()> + Send + Sync>;
 
-/// Runs the user's code; a panic becomes an error. It must not get out: it would cost r2d2 the place in its pool that it
-/// was about to fill (r2d2 0.8.10), and leave the session that waits half begun.
-fn guarded<C>(hook: &ConnectionHook<C>, conn: &mut C) -> QueryResult<()> {
-    catch_unwind(AssertUnwindSafe(|| hook(conn))).unwrap_or_else(|panic| {
-        let text = format!("the set-up or reset of the connection panicked: {}", panic_text(&*panic));
+const SET_UP: &str = "the set-up or reset";
+
+/// Runs the user's code, or what runs the user's instrumentation; a panic becomes an error. It must not get out: it would
+/// cost r2d2 the place in its pool that it was about to fill (r2d2 0.8.10), and leave the session that waits half begun.
+fn guarded<R>(what: &str, f: impl FnOnce() -> QueryResult<R>) -> QueryResult<R> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
+        let text = format!("{what} of the connection panicked: {}", panic_text(&*panic));
         Err(DieselError::QueryBuilderError(text.into()))
     })
-}
-
-/// A connection and what is known about it.
-pub(crate) struct Slot<C: SessionConnection> {
-    pub(crate) conn: C,
-    pub(crate) state: C::State,
-    /// Code outside the session had the bare connection: settings are applied anew before the next transaction.
-    pub(crate) touched: bool,
-    pub(crate) born: Instant,
-    /// When it came back from its last use; where nothing can happen to it meanwhile (SQLite), when it was lent.
-    pub(crate) last_used: Instant,
-    /// A statement failed on it in a way that may be the connection's fault: ping before the next use.
-    pub(crate) suspect: bool,
-    /// Not to be used again.
-    pub(crate) broken: bool,
-}
-
-impl<C: SessionConnection> Slot<C> {
-    pub(crate) fn new(conn: C) -> Self {
-        let now = Instant::now();
-        Self {
-            conn,
-            state: C::State::default(),
-            touched: false,
-            born: now,
-            last_used: now,
-            suspect: false,
-            broken: false,
-        }
-    }
-
-    /// Whether it can go back: no transaction open, nothing broken.
-    pub(crate) fn is_clean(&mut self) -> bool {
-        !self.broken && matches!(crate::backend::depth(&mut self.conn), Ok(0))
-    }
 }
 
 /// Opens connections the way the engine was asked to.
@@ -70,6 +41,9 @@ pub(crate) struct Connector<C: SessionConnection> {
     pub(crate) instrumentation: Option<fn() -> Box<dyn Instrumentation>>,
     pub(crate) ping_after: Duration,
     pub(crate) max_lifetime: Option<Duration>,
+    pub(crate) faults: Option<FaultPlan>,
+    /// The transaction around all others, where there is one.
+    pub(crate) sandbox: Option<Arc<Sandbox>>,
     /// The connection that `build()` tried the URL with, kept for the first who asks.
     pub(crate) spare: Mutex<Option<Box<Slot<C>>>>,
     /// No new connections: the engine was closed.
@@ -88,18 +62,30 @@ impl<C: SessionConnection> Connector<C> {
         if let Some(slot) = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Ok(slot);
         }
-        let mut conn = C::establish(&self.url.url).map_err(|error| self.refused(&error))?;
-        if let Some(make) = self.instrumentation {
-            conn.set_instrumentation(make());
-        } else if let Some(default) = get_default_instrumentation() {
-            conn.set_instrumentation(default);
+        guarded("the opening", || Ok(self.open_another())).unwrap_or_else(|panic| Err(self.refused(&panic)))
+    }
+
+    fn open_another(&self) -> Result<Box<Slot<C>>> {
+        if let Some(fault) = self.faults.as_ref().and_then(|faults| faults.next(Call::Connect)) {
+            return Err(self.refused(&format!("a planned fault: {fault:?}")));
         }
-        let mut slot = Slot::new(conn);
+        let mut conn = C::establish(&self.url.url).map_err(|error| self.refused(&error))?;
+        let own = self.instrumentation.map(|make| make()).or_else(get_default_instrumentation);
+        let (watch, watcher) = Watch::new(own, C::ddl_commits());
+        conn.set_instrumentation(watcher);
+        let mut slot = Slot::new(conn, self.faults.clone(), Some(watch));
         slot.conn.configure(&self.settings, &mut slot.state).map_err(|error| self.refused(&error))?;
         if let Some(setup) = &self.setup {
-            guarded(setup, &mut slot.conn)
-                .and_then(|()| end_left_open(&mut slot.conn))
+            guarded(SET_UP, || setup(&mut slot.conn))
+                .and_then(|()| end_left_open(&mut slot))
                 .map_err(|error| self.refused(&error))?;
+        }
+        // After the set-up, which may choose the database.
+        if self.settings.verify_commits {
+            slot.conn.know_server(&mut slot.state).map_err(|error| self.refused(&error))?;
+        }
+        if let Some(sandbox) = &self.sandbox {
+            slot.play_in(sandbox, &self.settings);
         }
         slot.last_used = Instant::now();
         Ok(Box::new(slot))
@@ -107,32 +93,34 @@ impl<C: SessionConnection> Connector<C> {
 
     /// Opens a connection on a thread of its own, so that a server that never answers costs `patience` and no more.
     pub(crate) fn open_within(self: &Arc<Self>, patience: Duration) -> Result<Box<Slot<C>>> {
-        let (give, take) = mpsc::sync_channel(1);
         let connector = Arc::clone(self);
-        std::thread::Builder::new()
-            .name("diesel-session-connect".into())
-            .spawn(move || {
-                // The receiver is gone if it lost its patience; the connection then closes here.
-                let _ = give.send(connector.open());
-            })
-            .map_err(|error| self.refused(&error))?;
-        take.recv_timeout(patience).unwrap_or_else(|_| Err(self.refused(&format!("no answer within {patience:?}"))))
+        // If nobody waits any more the connection closes there.
+        within(patience, move || connector.open()).unwrap_or_else(|silence| Err(self.refused(&silence)))
     }
 
-    /// Whether a connection that lay idle may be handed out; puts back what raw code may have changed on it. `wary`: pings
-    /// it however short it lay.
-    pub(crate) fn check(&self, slot: &mut Slot<C>, now: Instant, wary: bool) -> QueryResult<()> {
+    /// Whether a connection has to be asked whether it still lives. `wary`: however short it lay.
+    pub(crate) fn doubts(&self, slot: &Slot<C>, now: Instant, wary: bool) -> bool {
         let idle = || now.saturating_duration_since(slot.last_used);
-        if wary || slot.suspect || (C::is_remote() && idle() > self.ping_after) {
-            slot.conn.ping()?;
+        wary || slot.suspect || (C::is_remote() && idle() > self.ping_after)
+    }
+
+    /// Gets a connection that lay idle ready for its next user: asks whether it lives, if in doubt, and puts back what raw
+    /// code may have changed on it.
+    pub(crate) fn check(&self, slot: &mut Slot<C>, is_doubtful: bool) -> QueryResult<()> {
+        if is_doubtful {
+            slot.ping()?;
             slot.suspect = false;
         }
-        if slot.touched {
-            slot.conn.restore(&self.settings, &mut slot.state)?;
-            for hook in [&self.setup, &self.reset].into_iter().flatten() {
-                guarded(hook, &mut slot.conn)?;
-                end_left_open(&mut slot.conn)?;
-            }
+        // Settings of a sandbox belong to the transaction around it: most could not be put back inside.
+        if slot.touched && !slot.is_sandboxed() {
+            guarded(SET_UP, || {
+                slot.conn.restore(&self.settings, &mut slot.state)?;
+                for hook in [&self.setup, &self.reset].into_iter().flatten() {
+                    hook(&mut slot.conn)?;
+                    end_left_open(slot)?;
+                }
+                Ok(())
+            })?;
             slot.touched = false;
         }
         Ok(())
@@ -155,12 +143,28 @@ impl<C: SessionConnection> Connector<C> {
     }
 }
 
+/// Runs `f` on a thread of its own, for what a server that never answers would keep for ever. If it takes longer than
+/// `patience` it goes on, and what it gives is dropped there.
+pub(crate) fn within<T: Send + 'static>(
+    patience: Duration,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let (give, take) = mpsc::sync_channel(1);
+    let run = move || drop(give.send(f()));
+    let thread = std::thread::Builder::new().name("diesel-session-connect".into()).spawn(run);
+    thread.map_err(|error| error.to_string())?;
+    take.recv_timeout(patience).map_err(|error| match error {
+        mpsc::RecvTimeoutError::Timeout => format!("no answer within {patience:?}"),
+        mpsc::RecvTimeoutError::Disconnected => "the driver, or code that it calls, panicked".to_owned(),
+    })
+}
+
 /// Rolls back what `setup` or `reset` left open: a session begins a transaction of its own, and joins none by accident.
-fn end_left_open<C: SessionConnection>(conn: &mut C) -> QueryResult<()> {
-    if crate::backend::unwind_to(conn, 0)? {
+fn end_left_open<C: SessionConnection>(slot: &mut Slot<C>) -> QueryResult<()> {
+    if crate::backend::unwind_to(&mut slot.conn, 0)? {
         tracing::warn!("a transaction left open by the set-up of a connection was rolled back");
     }
-    Ok(())
+    slot.conn.settle(&slot.state)
 }
 
 /// The URL without its password: `user:secret@host` becomes `user:***@host`, and so do `password=` parameters.
@@ -222,7 +226,7 @@ impl<C: SessionConnection> r2d2::ManageConnection for Manager<C> {
     }
 
     fn is_valid(&self, slot: &mut Self::Connection) -> Result<()> {
-        slot.conn.ping().map_err(|error| self.0.refused(&error))
+        slot.ping().map_err(|error| self.0.refused(&error))
     }
 
     fn has_broken(&self, slot: &mut Self::Connection) -> bool {

@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use super::connect::{Connector, Manager, Slot};
+use diesel::result::QueryResult;
+
+use super::connect::{Connector, Manager, within};
+use super::slot::Slot;
 use crate::backend::SessionConnection;
 use crate::error::{Error, Result};
 use crate::inspect::Holders;
@@ -201,11 +204,27 @@ impl<C: SessionConnection> Store<C> {
                 }
                 Self::None => Held::Own(connector.open_within(remaining(started, patience))?),
             };
-            let slot = held.slot();
-            match connector.check(slot, started, wary) {
+            let is_doubtful = connector.doubts(held.slot(), started, wary);
+            let checked = if is_doubtful && C::is_remote() {
+                let checker = Arc::clone(connector);
+                let is_pooled = matches!(held, Held::Pooled(_));
+                // A server that is silent would keep this thread, and the connection, for as long as it likes.
+                let answer = within(remaining(started, patience), move || {
+                    let checked = check(&checker, &mut held, is_doubtful);
+                    (held, checked)
+                });
+                let (back, checked) = answer.map_err(|silence| {
+                    self.count_closed(usize::from(!is_pooled));
+                    connector.refused(&silence)
+                })?;
+                held = back;
+                checked
+            } else {
+                check(connector, &mut held, is_doubtful)
+            };
+            match checked {
                 Ok(()) => return Ok(held),
                 Err(error) => {
-                    slot.broken = true;
                     self.give_back(held);
                     if started.elapsed() >= patience {
                         return Err(connector.refused(&error));
@@ -282,6 +301,12 @@ impl<C: SessionConnection> Store<C> {
             Self::None => 0,
         }
     }
+}
+
+/// Gets a connection ready for its next user; one that failed is not to be used again.
+fn check<C: SessionConnection>(connector: &Connector<C>, held: &mut Held<C>, is_doubtful: bool) -> QueryResult<()> {
+    let slot = held.slot();
+    connector.check(slot, is_doubtful).inspect_err(|_| slot.broken = true)
 }
 
 fn remaining(started: Instant, patience: Duration) -> Duration {

@@ -1,32 +1,44 @@
 //! The session itself: its connection, its frames and the way from one state to the next.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::Session;
 use super::events::SessionListener;
 use super::frames::Frames;
-use super::hooks::Hook;
+use super::hooks::{Hook, HookError};
 use super::join::{JoinMode, Joined};
 use super::state::{Action, Operation, Refusal, Situation, Situations};
 use super::table::{Desk, SessionTable};
 use crate::backend::SessionConnection;
 use crate::engine::{ConnectionSlot, Engine, Lease};
 use crate::error::{Cause, Error, Reason, Result};
+use crate::fork::Origin;
 use crate::info::Info;
 use crate::inspect::SessionState;
 use crate::options::{SessionOptions, TransactionOptions};
 use crate::place::Place;
+use crate::unit::{Attempt, RetryPolicy};
+use crate::unit_of_work::UnitOfWork;
 
+mod attempt;
 mod begin;
+mod clock;
+mod commit;
 mod end;
+mod entities;
 mod hook;
 mod listening;
 mod nested;
 mod statement;
+
+pub(crate) use clock::Deadline;
+pub(crate) use entities::Quiet;
+pub(crate) use statement::Road;
 
 /// Hooks registered by hooks run too, up to this many in one ending.
 const HOOKS_AT_MOST: usize = 1_000;
@@ -82,6 +94,7 @@ pub(crate) type Listeners<C> = Option<Arc<[Arc<dyn SessionListener<C> + Send + S
 
 pub(crate) struct Core<C: SessionConnection> {
     pub(crate) id: u64,
+    origin: Origin,
     engine: Option<Engine<C>>,
     join_mode: JoinMode,
     options: SessionOptions,
@@ -98,9 +111,18 @@ pub(crate) struct Core<C: SessionConnection> {
     finisher: Cell<Option<Finisher>>,
     /// How many `transaction` calls have joined the open one.
     joins: Cell<usize>,
-    /// Lost in raw code that may have committed first.
-    part_stored: Cell<bool>,
-    /// Whether a statement may have written; followed in debug builds, for the notice about transactions that only read.
+    deadline: Cell<Option<Deadline>>,
+    is_bounded: Cell<bool>,
+    /// How much time was left when the database was last told.
+    told: Cell<Option<Duration>>,
+    /// Whether that was after BEGIN.
+    told_anew: Cell<bool>,
+    attempt: Cell<Option<(Attempt, RetryPolicy)>>,
+    /// What the session answered last, if that was an error and nothing has gone well since.
+    trouble: RefCell<Option<Error>>,
+    is_troubled: Cell<bool>,
+    again_after: Cell<Option<Duration>>,
+    /// Whether a statement may have written.
     wrote: Cell<bool>,
     /// Whether the rollback was asked for by the code of the extent itself.
     quiet: Cell<bool>,
@@ -112,6 +134,12 @@ pub(crate) struct Core<C: SessionConnection> {
     shared_listeners: Listeners<C>,
     watched: Cell<bool>,
     asking: Cell<bool>,
+    /// Of listeners that panicked when they heard of an end, until its report is made.
+    listener_errors: RefCell<Vec<HookError>>,
+    /// Whether there was work to lose when it was closed.
+    closed_on_work: Cell<bool>,
+    /// Made when the first entity comes.
+    unit: OnceCell<Box<UnitOfWork<C>>>,
     me: Weak<Self>,
     /// Where other threads see it; none outside a registry.
     desk: Option<Desk>,
@@ -128,15 +156,17 @@ impl<C: SessionConnection> Core<C> {
         joined: Option<(C, JoinMode)>,
     ) -> Rc<Self> {
         let id = next_id();
-        let desk = table.map(|table| Desk::take(table, id, place));
+        let desk = table.and_then(|table| Desk::take(table, id, place));
+        let origin = engine.as_ref().map_or_else(Origin::here, |engine| engine.origin().clone());
         let info = Info::default();
         options.fill(&info);
         let (connection, join_mode) = match joined {
-            Some((conn, mode)) => (Some(Connection::Joined(Box::new(ConnectionSlot::new(conn)))), mode),
+            Some((conn, mode)) => (Some(Connection::Joined(Box::new(ConnectionSlot::new(conn, None, None)))), mode),
             None => (None, JoinMode::default()),
         };
         Rc::new_cyclic(|me| Self {
             id,
+            origin,
             engine,
             join_mode,
             made_at: place,
@@ -150,7 +180,14 @@ impl<C: SessionConnection> Core<C> {
             lost: RefCell::default(),
             finisher: Cell::new(None),
             joins: Cell::new(0),
-            part_stored: Cell::new(false),
+            deadline: Cell::new(None),
+            is_bounded: Cell::new(false),
+            told: Cell::new(None),
+            told_anew: Cell::new(false),
+            attempt: Cell::new(None),
+            trouble: RefCell::default(),
+            is_troubled: Cell::new(false),
+            again_after: Cell::new(None),
             wrote: Cell::new(false),
             quiet: Cell::new(false),
             held_at: Cell::new(None),
@@ -161,6 +198,9 @@ impl<C: SessionConnection> Core<C> {
             watched: Cell::new(shared_listeners.is_some()),
             shared_listeners,
             asking: Cell::new(false),
+            listener_errors: RefCell::default(),
+            closed_on_work: Cell::new(false),
+            unit: OnceCell::new(),
             me: Weak::clone(me),
             desk,
             info,
@@ -169,6 +209,16 @@ impl<C: SessionConnection> Core<C> {
 
     pub(crate) fn has(&self, situation: Situation) -> bool {
         self.situations.get().has(situation)
+    }
+
+    /// Whether the session's connections are another process's, made before a fork.
+    #[inline]
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.origin.is_elsewhere()
+    }
+
+    pub(crate) fn check_origin(&self) -> Result<()> {
+        self.origin.check()
     }
 
     fn table(&self) -> Option<&SessionTable> {
@@ -204,12 +254,12 @@ impl<C: SessionConnection> Core<C> {
 
     /// Open for use by code that asks for the current session.
     pub(crate) fn is_available(&self) -> bool {
-        !self.has(Situation::Closed) && !self.has(Situation::InHook)
+        !self.has(Situation::Closed) && !self.has(Situation::InHook) && !self.is_elsewhere()
     }
 
-    /// In the middle of a call of its own: lent, or in its hooks.
+    /// In the middle of a call of its own: lent, flushing, or in its hooks.
     pub(crate) fn is_held(&self) -> bool {
-        self.has(Situation::Lent) || self.has(Situation::InHook)
+        self.has(Situation::Lent) || self.has(Situation::Flushing) || self.has(Situation::InHook)
     }
 
     pub(crate) fn state(&self) -> SessionState {
@@ -237,6 +287,12 @@ impl<C: SessionConnection> Core<C> {
         self.current.get()
     }
 
+    /// What the open transaction gives to one that joins it.
+    pub(crate) fn offered(&self) -> TransactionOptions {
+        let options = self.current.get();
+        self.engine.as_ref().map_or(options, |engine| options.on(engine.kind(), engine.settings()))
+    }
+
     pub(crate) fn finisher(&self) -> Option<Finisher> {
         self.finisher.get()
     }
@@ -251,6 +307,7 @@ impl<C: SessionConnection> Core<C> {
     }
 
     fn decide(&self, operation: Operation) -> Result<Action> {
+        self.origin.check()?;
         self.situations.get().decide(operation).map_err(|refusal| self.refuse(refusal))
     }
 
@@ -260,9 +317,13 @@ impl<C: SessionConnection> Core<C> {
         match refusal {
             Refusal::SessionClosed => Error::SessionClosed { at: self.closed_at.get().unwrap_or(here) },
             Refusal::InHook => Error::InHook,
+            Refusal::Reentrant => Error::Reentrant,
             Refusal::InUse => Error::InUse { at: self.held_at.get().unwrap_or(here) },
             Refusal::NoTransaction => Error::NoTransaction,
-            Refusal::NotOwner => Error::NotOwner { at: self.finisher.get().map_or(here, |finisher| finisher.place) },
+            Refusal::NotOwner => {
+                let begun_at = self.created.get().unwrap_or(here);
+                Error::NotOwner { at: self.finisher.get().map_or(begun_at, |finisher| finisher.place) }
+            }
             Refusal::SavepointOpen => {
                 Error::SavepointOpen { at: self.frames.borrow_mut().innermost().place.unwrap_or(here) }
             }
@@ -304,6 +365,7 @@ impl<C: SessionConnection> Core<C> {
     }
 
     pub(crate) fn set_rollback_only(&self, reason: Reason, place: Place) -> Result<()> {
+        self.origin.check()?;
         for (situation, refusal) in [
             (Situation::Closed, Refusal::SessionClosed),
             // The transaction is over; the mark would hit the next one.

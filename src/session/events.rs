@@ -2,10 +2,14 @@
 
 use std::fmt;
 
+use std::rc::Rc;
+
 use super::Session;
 use crate::backend::SessionConnection;
+use crate::entity::Entity;
 use crate::error::Result;
 use crate::place::Place;
+use crate::unit_of_work::{Change, Node, ObjectState, Tracked};
 
 /// Which transaction an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,23 +54,30 @@ pub enum StatementKind {
     Update,
     /// `diesel::delete`.
     Delete,
-    /// SQL text: `diesel::sql_query`, `batch_execute`.
+    /// SQL text (`diesel::sql_query`, `diesel::dsl::sql`, `batch_execute`), and every query whose type is not Diesel's own,
+    /// such as a `QueryFragment` of the application's.
     Raw,
     /// The connection itself was lent.
     Connection,
 }
 
 impl StatementKind {
-    /// Reads the kind off the query's type: Diesel's four builders have a module each.
+    /// Reads the kind off the query's type: Diesel's builders have a module each. What is not known may be any text.
     pub(crate) fn of<Q>() -> Self {
-        const BUILDERS: [(&str, StatementKind); 4] = [
+        const BUILDERS: [(&str, StatementKind); 6] = [
+            ("diesel::query_builder::select_statement::", StatementKind::Select),
+            ("diesel::query_builder::combination_clause::", StatementKind::Select),
+            ("diesel::query_source::", StatementKind::Select),
             ("diesel::query_builder::insert_statement::", StatementKind::Insert),
             ("diesel::query_builder::update_statement::", StatementKind::Update),
             ("diesel::query_builder::delete_statement::", StatementKind::Delete),
-            ("diesel::query_builder::sql_query::", StatementKind::Raw),
         ];
         let name = std::any::type_name::<Q>().trim_start_matches('&');
-        BUILDERS.iter().find(|(module, _)| name.starts_with(module)).map_or(Self::Select, |(_, kind)| *kind)
+        // `table!` makes a type of that name.
+        if name.ends_with("::table") {
+            return Self::Select;
+        }
+        BUILDERS.iter().find(|(module, _)| name.starts_with(module)).map_or(Self::Raw, |(_, kind)| *kind)
     }
 
     /// Whether it certainly writes.
@@ -101,8 +112,79 @@ impl StatementInfo {
     }
 }
 
+/// An object's way from one state to another.
+///
+/// | SQLAlchemy's event | from | to |
+/// |---|---|---|
+/// | `transient_to_pending` | transient | pending |
+/// | `pending_to_transient` | pending | transient |
+/// | `pending_to_persistent` | pending | persistent |
+/// | `persistent_to_transient` | persistent | transient |
+/// | `loaded_as_persistent` | transient | persistent |
+/// | `persistent_to_deleted` | persistent | deleted |
+/// | `deleted_to_persistent` | deleted | persistent |
+/// | `deleted_to_detached` | deleted | detached |
+/// | `persistent_to_detached` | persistent | detached |
+pub struct Transition {
+    change: Change,
+    session: u64,
+}
+
+impl Transition {
+    pub(crate) fn new(session: u64, change: Change) -> Self {
+        Self { change, session }
+    }
+
+    /// The session's number.
+    #[must_use]
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// The type of the entity.
+    #[must_use]
+    pub fn entity(&self) -> &'static str {
+        self.change.node.entity_name()
+    }
+
+    /// Its table.
+    #[must_use]
+    pub fn table(&self) -> &'static str {
+        self.change.node.table_name()
+    }
+
+    /// What it was.
+    #[must_use]
+    pub fn from(&self) -> ObjectState {
+        self.change.from
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn to(&self) -> ObjectState {
+        self.change.to
+    }
+
+    /// The object, if it is a `T`.
+    #[must_use]
+    pub fn object<T: Entity>(&self) -> Option<Tracked<T>> {
+        Rc::downcast::<Node<T>>(Rc::clone(&self.change.node).into_any()).ok().map(Tracked::of)
+    }
+}
+
+impl fmt::Debug for Transition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transition")
+            .field("entity", &self.entity())
+            .field("from", &self.from())
+            .field("to", &self.to())
+            .finish_non_exhaustive()
+    }
+}
+
 /// Hears what a session does. Every method does nothing by default; they run on the session's thread. Where a method gets
-/// the session, it may use it; in the others a handle that the listener kept answers
+/// the session, it may work with it, and not end its transaction
+/// ([`Error::NotOwner`](crate::Error::NotOwner)); in the others a handle that the listener kept answers
 /// [`Error::InHook`](crate::Error::InHook), as that transaction or savepoint is over.
 ///
 /// The order is SQLAlchemy's `SessionEvents`: for a committed transaction `after_transaction_create`, `after_begin`,
@@ -115,12 +197,12 @@ pub trait SessionListener<C: SessionConnection> {
         let _ = (session, transaction);
     }
 
-    /// BEGIN or SAVEPOINT was sent. Use the connection, not the session.
+    /// BEGIN or SAVEPOINT was sent. The session may be used: what it sends is part of the transaction.
     ///
     /// # Errors
     /// An error fails the statement that began the transaction.
-    fn after_begin(&self, connection: &mut C, transaction: &TransactionInfo) -> Result<()> {
-        let _ = (connection, transaction);
+    fn after_begin(&self, session: &Session<C>, transaction: &TransactionInfo) -> Result<()> {
+        let _ = (session, transaction);
         Ok(())
     }
 
@@ -131,6 +213,34 @@ pub trait SessionListener<C: SessionConnection> {
     fn before_statement(&self, session: &Session<C>, statement: &StatementInfo) -> Result<()> {
         let _ = (session, statement);
         Ok(())
+    }
+
+    /// A flush is about to begin, with something to flush. The session may be used: what is added, changed or deleted here is
+    /// flushed too. Queries don't flush first here, and `flush` and `begin_nested` answer
+    /// [`Error::Reentrant`](crate::Error::Reentrant).
+    ///
+    /// # Errors
+    /// An error refuses the flush.
+    fn before_flush(&self, session: &Session<C>) -> Result<()> {
+        let _ = session;
+        Ok(())
+    }
+
+    /// A flush has sent its statements; [`new`](Session::new_entities) and its kin still show what it wrote. The session answers
+    /// [`Error::Reentrant`](crate::Error::Reentrant).
+    fn after_flush(&self, session: &Session<C>) {
+        let _ = session;
+    }
+
+    /// A flush is over, and every object is what it became. The session may be used; what is changed here is flushed by the
+    /// next flush, which a commit makes.
+    fn after_flush_postexec(&self, session: &Session<C>) {
+        let _ = session;
+    }
+
+    /// An object went from one state to another. No session is given: it may be in the middle of something.
+    fn transition(&self, transition: &Transition) {
+        let _ = transition;
     }
 
     /// A commit was asked for, also one with nothing to commit. The session may be used.

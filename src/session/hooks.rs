@@ -1,8 +1,9 @@
 //! What runs when a transaction or savepoint has ended.
 
+use std::any::Any;
 use std::fmt;
 
-use crate::panics::panic_text;
+use crate::panics::text_of;
 use crate::place::Place;
 
 /// How a transaction ended.
@@ -17,7 +18,7 @@ pub enum Outcome {
     Unknown,
 }
 
-/// A hook that returned an error or panicked. The transaction's own outcome stands.
+/// A hook that returned an error or panicked, or a listener that panicked when it heard of the end. The transaction's own outcome stands.
 #[derive(Debug, Clone)]
 pub struct HookError {
     place: Place,
@@ -25,7 +26,12 @@ pub struct HookError {
 }
 
 impl HookError {
-    /// Where the hook was registered.
+    /// A listener that panicked when it heard of the end.
+    pub(crate) fn of_listener(place: Place, panic: Box<dyn Any + Send>) -> Self {
+        Self { place, message: format!("a listener panicked: {}", text_of(panic)) }
+    }
+
+    /// Where the hook was registered; of a listener, where the session was made.
     #[must_use]
     pub fn place(&self) -> Place {
         self.place
@@ -109,6 +115,11 @@ impl Hook {
         Self { when: When::Always, place, run: Box::new(move |outcome| f(outcome).error()) }
     }
 
+    /// Where it was registered.
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
     pub(crate) fn is_due(&self, outcome: Outcome) -> bool {
         match self.when {
             When::Always => true,
@@ -126,7 +137,7 @@ impl Hook {
     pub(crate) fn discard(self) -> Option<HookError> {
         let Self { place, run, .. } = self;
         let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || drop(run))).err()?;
-        Some(HookError { place, message: format!("panicked: {}", panic_text(&*payload)) })
+        Some(HookError { place, message: format!("panicked: {}", text_of(payload)) })
     }
 
     /// Runs it; an error or panic becomes an entry of the report.
@@ -134,7 +145,7 @@ impl Hook {
         let Self { place, run, .. } = self;
         let message = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || run(outcome))) {
             Ok(message) => message?,
-            Err(payload) => format!("panicked: {}", panic_text(&*payload)),
+            Err(payload) => format!("panicked: {}", text_of(payload)),
         };
         Some(HookError { place, message })
     }

@@ -3,7 +3,7 @@
 use diesel::connection::TransactionManager;
 use diesel::result::QueryResult;
 
-use crate::backend::{ConnectionSettings, SessionConnection, depth};
+use crate::backend::{ConnectionSettings, Limits, SessionConnection, depth};
 use crate::engine::ConnectionSlot;
 use crate::options::TransactionOptions;
 
@@ -44,11 +44,13 @@ impl Joined {
         slot: &mut ConnectionSlot<C>,
         mode: JoinMode,
         options: &TransactionOptions,
+        limits: Limits,
     ) -> QueryResult<Self> {
+        slot.meet()?;
         let open = depth(&mut slot.conn)?;
         let joined = match mode {
             _ if open == 0 => {
-                slot.conn.begin(options, &ConnectionSettings::default(), &mut slot.state)?;
+                slot.begin(options, &ConnectionSettings::default(), limits)?;
                 return Ok(Self::No);
             }
             JoinMode::ConditionalSavepoint if open > 1 => Self::Savepoint,
@@ -57,21 +59,44 @@ impl Joined {
             JoinMode::CreateSavepoint => Self::Savepoint,
         };
         if joined == Self::Savepoint {
-            slot.conn.savepoint(ROOT, &slot.state)?;
+            slot.savepoint(ROOT)?;
+        }
+        if limits != Limits::default()
+            && let Err(error) = slot.limit(&ConnectionSettings::default(), limits)
+        {
+            if joined == Self::Savepoint {
+                slot.rollback_to(ROOT)?;
+            }
+            return Err(error);
         }
         Ok(joined)
     }
 
     pub(crate) fn commit<C: SessionConnection>(self, slot: &mut ConnectionSlot<C>) -> QueryResult<()> {
+        self.send_commit(slot)?;
+        self.put_back(slot);
+        Ok(())
+    }
+
+    /// The owner finds the settings that it had. What is stored stays so whatever comes of this.
+    fn put_back<C: SessionConnection>(self, slot: &mut ConnectionSlot<C>) {
+        if slot.is_joined()
+            && let Err(error) = slot.put_back()
+        {
+            tracing::warn!(%error, "the settings of a joined connection could not be put back");
+        }
+    }
+
+    fn send_commit<C: SessionConnection>(self, slot: &mut ConnectionSlot<C>) -> QueryResult<()> {
         match self {
             Self::RollbackOnly => Ok(()),
             Self::ControlFully if depth(&mut slot.conn)? > 1 => {
                 C::TransactionManager::commit_transaction(&mut slot.conn)
             }
-            Self::No => slot.conn.commit(!slot.suspect && !slot.touched, &slot.state),
+            Self::No => slot.commit(),
             // What happened before it was joined, nobody here knows.
-            Self::ControlFully => slot.conn.commit(false, &slot.state),
-            Self::Savepoint => slot.conn.release(ROOT, &slot.state),
+            Self::ControlFully => slot.commit_warily(),
+            Self::Savepoint => slot.release(ROOT),
         }
     }
 
@@ -81,14 +106,20 @@ impl Joined {
         slot: &mut ConnectionSlot<C>,
         _savepoints: usize,
     ) -> QueryResult<()> {
+        self.send_rollback(slot)?;
+        self.put_back(slot);
+        Ok(())
+    }
+
+    fn send_rollback<C: SessionConnection>(self, slot: &mut ConnectionSlot<C>) -> QueryResult<()> {
         match self {
-            Self::No => slot.conn.rollback(&slot.state),
+            Self::No => slot.rollback(),
             Self::RollbackOnly | Self::ControlFully => match depth(&mut slot.conn)? {
                 0 => Ok(()),
-                1 => slot.conn.rollback(&slot.state),
+                1 => slot.rollback(),
                 _ => <C::TransactionManager as TransactionManager<C>>::rollback_transaction(&mut slot.conn),
             },
-            Self::Savepoint => slot.conn.rollback_to(ROOT, &slot.state),
+            Self::Savepoint => slot.rollback_to(ROOT),
         }
     }
 
@@ -98,10 +129,13 @@ impl Joined {
         slot: &mut ConnectionSlot<C>,
         savepoints: usize,
     ) -> QueryResult<()> {
-        match self {
-            Self::RollbackOnly if savepoints == 0 => Ok(()),
-            Self::RollbackOnly => slot.conn.rollback_to(1, &slot.state),
-            _ => self.roll_back(slot, savepoints),
+        if self != Self::RollbackOnly {
+            return self.roll_back(slot, savepoints);
         }
+        if savepoints > 0 {
+            slot.rollback_to(1)?;
+        }
+        self.put_back(slot);
+        Ok(())
     }
 }

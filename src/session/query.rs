@@ -8,10 +8,12 @@ use diesel::query_dsl::methods::{ExecuteDsl, LimitDsl, LoadQuery};
 use diesel::result::{Error as DieselError, QueryResult};
 
 use super::Session;
+use super::core::Road;
 use super::events::StatementKind;
 use super::first::{First, takes_a_literal_limit};
 use crate::backend::SessionConnection;
 use crate::error::{Error, Result};
+use crate::place::Place;
 
 impl<C: SessionConnection> Session<C> {
     /// Every row of a query.
@@ -56,10 +58,19 @@ impl<C: SessionConnection> Session<C> {
         Q::Query: LimitDsl,
         First<Q::Query, diesel::dsl::Limit<Q::Query>>: LoadQuery<'q, C, U>,
     {
+        self.first_at(query, Location::caller())
+    }
+
+    pub(super) fn first_at<'q, U, Q>(&self, query: Q, place: Place) -> Result<U>
+    where
+        Q: AsQuery,
+        Q::Query: LimitDsl,
+        First<Q::Query, diesel::dsl::Limit<Q::Query>>: LoadQuery<'q, C, U>,
+    {
         let query = query.as_query();
         let first =
             if takes_a_literal_limit::<Q::Query>() { First::Literal(query) } else { First::Bound(query.limit(1)) };
-        self.core().run(|| StatementKind::Select, Location::caller(), |conn| first.get_result(conn))
+        self.core().run(|| StatementKind::Select, place, |conn| first.get_result(conn))
     }
 
     /// A statement without rows; gives the number of rows that it touched.
@@ -123,22 +134,25 @@ impl<C: SessionConnection> Session<C> {
     /// implicitly around it.
     ///
     /// # Errors
-    /// As [`load`](Session::load); [`Error::TransactionLost`] if the text ended the transaction.
+    /// As [`load`](Session::load); [`Error::TransactionLost`] if the text ended the transaction, also where it began another.
+    /// On PostgreSQL `RESET ALL` counts as that.
     #[track_caller]
     pub fn batch_execute(&self, sql: &str) -> Result<()> {
-        self.core().run_raw(StatementKind::Raw, Location::caller(), true, |conn| conn.batch_execute(sql))
+        self.core().run_raw(Road::of_text(sql), Location::caller(), |conn| conn.batch_execute(sql))
     }
 
     /// Lends the connection, inside the transaction, to anything that wants a `&mut` one. Diesel's own
     /// `conn.transaction(…)` in it is a savepoint. The database's own rules hold inside: what was caught and undone there
-    /// does not fail the session's frame. Afterwards the transaction's state is asked of the connection.
+    /// does not fail the session's frame. Afterwards the transaction's state is asked of the connection (on MySQL and MariaDB
+    /// by a savepoint around it, two round trips). What `f` itself commits is not the session's to undo: after a deadlock
+    /// or a lost connection the session takes it that `f` had not.
     ///
     /// # Errors
     /// What `f` returned, as [`Error::Statement`]; [`Error::TransactionLost`] if `f` ended the transaction;
     /// [`Error::PendingRollback`] if `f` left it aborted (PostgreSQL) and said `Ok`.
     #[track_caller]
     pub fn with_connection<T>(&self, f: impl FnOnce(&mut C) -> QueryResult<T>) -> Result<T> {
-        self.core().run_raw(StatementKind::Connection, Location::caller(), false, f)
+        self.core().run_raw(Road::Closure, Location::caller(), f)
     }
 
     /// As [`with_connection`](Session::with_connection), for closures with an error type of their own.
@@ -148,7 +162,7 @@ impl<C: SessionConnection> Session<C> {
     #[track_caller]
     pub fn try_with_connection<T, E: From<Error>>(&self, f: impl FnOnce(&mut C) -> Result<T, E>) -> Result<T, E> {
         let mut own_error = None;
-        let result = self.core().run_raw(StatementKind::Connection, Location::caller(), false, |conn| {
+        let result = self.core().run_raw(Road::Closure, Location::caller(), |conn| {
             f(conn).map_err(|error| {
                 own_error = Some(error);
                 DieselError::RollbackTransaction
@@ -161,7 +175,7 @@ impl<C: SessionConnection> Session<C> {
     }
 }
 
-fn kind_of<Q>(_: &Q) -> impl FnOnce() -> StatementKind + use<Q> {
+pub(super) fn kind_of<Q>(_: &Q) -> impl FnOnce() -> StatementKind + use<Q> {
     StatementKind::of::<Q>
 }
 

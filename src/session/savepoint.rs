@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use super::core::Core;
 use super::hooks::Report;
-use super::state::Situation;
 use crate::backend::SessionConnection;
 use crate::error::Result;
 
@@ -68,7 +67,7 @@ impl<C: SessionConnection> Savepoint<C> {
     #[track_caller]
     pub fn rollback(mut self) -> Result<Report> {
         self.ended = true;
-        if self.core.has(Situation::Lent) || self.core.has(Situation::InHook) {
+        if self.core.is_elsewhere() || self.core.is_held() {
             return self.core.release(self.serial, std::panic::Location::caller()).map(|()| Report::default());
         }
         Ok(Report::new(self.core.roll_back_to(self.serial)))
@@ -81,7 +80,7 @@ impl<C: SessionConnection> Drop for Savepoint<C> {
             return;
         }
         // While a panic unwinds nothing is sent: the next use of the session does it, or the rollback of all.
-        if std::thread::panicking() || self.core.has(Situation::Lent) || self.core.has(Situation::InHook) {
+        if std::thread::panicking() || self.core.is_held() {
             self.core.orphan(self.serial);
         } else {
             self.core.roll_back_to(self.serial);

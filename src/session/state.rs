@@ -9,15 +9,16 @@
 pub(crate) enum Situation {
     Closed = 1,
     InHook = 1 << 1,
-    Lent = 1 << 2,
-    Autocommit = 1 << 3,
-    Owned = 1 << 4,
-    SavepointOpen = 1 << 5,
-    Lost = 1 << 6,
-    Failed = 1 << 7,
-    RollbackOnly = 1 << 8,
-    Active = 1 << 9,
-    Idle = 1 << 10,
+    Flushing = 1 << 2,
+    Lent = 1 << 3,
+    Autocommit = 1 << 4,
+    Owned = 1 << 5,
+    SavepointOpen = 1 << 6,
+    Lost = 1 << 7,
+    Failed = 1 << 8,
+    RollbackOnly = 1 << 9,
+    Active = 1 << 10,
+    Idle = 1 << 11,
 }
 
 /// What can be asked of a session.
@@ -25,6 +26,8 @@ pub(crate) enum Situation {
 pub(crate) enum Operation {
     /// A query, a command, a lent connection.
     Statement,
+    /// A change of an entity, which a flush will write.
+    Change,
     /// `begin_nested`.
     Nest,
     Commit,
@@ -38,6 +41,7 @@ pub(crate) enum Operation {
 pub(crate) enum Refusal {
     SessionClosed,
     InHook,
+    Reentrant,
     InUse,
     NoTransaction,
     NotOwner,
@@ -73,9 +77,10 @@ pub(crate) enum Cell {
     Do(Action),
 }
 
-pub(crate) const SITUATIONS: [Situation; 11] = [
+pub(crate) const SITUATIONS: [Situation; 12] = [
     Situation::Closed,
     Situation::InHook,
+    Situation::Flushing,
     Situation::Lent,
     Situation::Autocommit,
     Situation::Owned,
@@ -87,24 +92,27 @@ pub(crate) const SITUATIONS: [Situation; 11] = [
     Situation::Idle,
 ];
 
-/// The table. Rows in the order of [`SITUATIONS`]; columns: statement, nest, commit, rollback, close.
+/// The table. Rows in the order of [`SITUATIONS`]; columns: statement, change, nest, commit, rollback, close.
 #[rustfmt::skip]
-const TABLE: [[Cell; 5]; 11] = {
+const TABLE: [[Cell; 6]; 12] = {
     use Action::{Begin, Commit, Defer, EndIdle, Nothing, Proceed, Rollback, WithoutTransaction};
     use Cell::{Do, Pass, Refuse};
-    use Refusal::{InHook, InUse, NoTransaction, NotOwner, PendingRollback, SavepointOpen, SessionClosed, TransactionLost};
+    use Refusal::{
+        InHook, InUse, NoTransaction, NotOwner, PendingRollback, Reentrant, SavepointOpen, SessionClosed, TransactionLost,
+    };
     [
-        /* closed        */ [Refuse(SessionClosed),    Refuse(SessionClosed),   Refuse(SessionClosed), Do(Nothing),      Do(Nothing)],
-        /* in its hooks  */ [Refuse(InHook),           Refuse(InHook),          Refuse(InHook),        Refuse(InHook),   Do(Defer)],
-        /* lent          */ [Refuse(InUse),            Refuse(InUse),           Refuse(InUse),         Refuse(InUse),    Do(Defer)],
-        /* autocommit    */ [Do(WithoutTransaction),   Refuse(NoTransaction),   Pass,                  Pass,             Pass],
-        /* owned         */ [Pass,                     Pass,                    Refuse(NotOwner),      Refuse(NotOwner), Pass],
-        /* savepoint     */ [Pass,                     Pass,                    Refuse(SavepointOpen), Pass,             Pass],
-        /* lost          */ [Refuse(TransactionLost),  Refuse(TransactionLost), Do(Rollback),          Do(Rollback),     Do(Rollback)],
-        /* failed        */ [Refuse(PendingRollback),  Refuse(PendingRollback), Do(Rollback),          Do(Rollback),     Do(Rollback)],
-        /* rollback-only */ [Pass,                     Pass,                    Do(Rollback),          Do(Rollback),     Do(Rollback)],
-        /* active        */ [Do(Proceed),              Do(Proceed),             Do(Commit),            Do(Rollback),     Do(Rollback)],
-        /* idle          */ [Do(Begin),                Do(Begin),               Do(EndIdle),           Do(EndIdle),      Do(Nothing)],
+        /* closed        */ [Refuse(SessionClosed),    Refuse(SessionClosed),   Refuse(SessionClosed),   Refuse(SessionClosed), Do(Nothing),       Do(Nothing)],
+        /* in its hooks  */ [Refuse(InHook),           Refuse(InHook),          Refuse(InHook),          Refuse(InHook),        Refuse(InHook),    Do(Defer)],
+        /* flushing      */ [Refuse(Reentrant),        Refuse(Reentrant),       Refuse(Reentrant),       Refuse(Reentrant),     Refuse(Reentrant), Do(Defer)],
+        /* lent          */ [Refuse(InUse),            Pass,                    Refuse(InUse),           Refuse(InUse),         Refuse(InUse),     Do(Defer)],
+        /* autocommit    */ [Do(WithoutTransaction),   Refuse(NoTransaction),   Refuse(NoTransaction),   Pass,                  Pass,              Pass],
+        /* owned         */ [Pass,                     Pass,                    Pass,                    Refuse(NotOwner),      Refuse(NotOwner),  Pass],
+        /* savepoint     */ [Pass,                     Pass,                    Pass,                    Refuse(SavepointOpen), Pass,              Pass],
+        /* lost          */ [Refuse(TransactionLost),  Refuse(TransactionLost), Refuse(TransactionLost), Do(Rollback),          Do(Rollback),      Do(Rollback)],
+        /* failed        */ [Refuse(PendingRollback),  Refuse(PendingRollback), Refuse(PendingRollback), Do(Rollback),          Do(Rollback),      Do(Rollback)],
+        /* rollback-only */ [Pass,                     Pass,                    Pass,                    Do(Rollback),          Do(Rollback),      Do(Rollback)],
+        /* active        */ [Do(Proceed),              Do(Proceed),             Do(Proceed),             Do(Commit),            Do(Rollback),      Do(Rollback)],
+        /* idle          */ [Do(Begin),                Do(Proceed),             Do(Begin),               Do(EndIdle),           Do(EndIdle),       Do(Nothing)],
     ]
 };
 
@@ -148,12 +156,18 @@ fn cell(row: usize, operation: Operation) -> Cell {
 mod tests {
     use super::*;
 
-    const OPERATIONS: [Operation; 5] =
-        [Operation::Statement, Operation::Nest, Operation::Commit, Operation::Rollback, Operation::Close];
+    const OPERATIONS: [Operation; 6] = [
+        Operation::Statement,
+        Operation::Change,
+        Operation::Nest,
+        Operation::Commit,
+        Operation::Rollback,
+        Operation::Close,
+    ];
 
     fn all_sets() -> impl Iterator<Item = Situations> {
         // A session is always either active or idle; the rest in every combination.
-        (0_u16..1 << 9)
+        (0_u16..1 << 10)
             .flat_map(|bits| [Situations(bits | Situation::Active as u16), Situations(bits | Situation::Idle as u16)])
     }
 
@@ -183,6 +197,7 @@ mod tests {
                 let trouble = [
                     Situation::Closed,
                     Situation::InHook,
+                    Situation::Flushing,
                     Situation::Lent,
                     Situation::Owned,
                     Situation::SavepointOpen,
@@ -202,6 +217,7 @@ mod tests {
             .filter(|set| (set.has(Situation::Failed) || set.has(Situation::Lost)) && !set.has(Situation::Autocommit))
         {
             assert!(set.decide(Operation::Statement).is_err(), "{set:?}");
+            assert!(set.decide(Operation::Change).is_err(), "{set:?}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::fork::Origin;
 use crate::inspect::{Counters, Entry, Holders, SessionReport, SessionState};
 use crate::place::Place;
 
@@ -26,6 +27,7 @@ impl Seats {
 
 #[derive(Debug, Default)]
 pub(crate) struct SessionTable {
+    origin: Origin,
     sessions: Mutex<Seats>,
     open: AtomicUsize,
     shut_down: AtomicBool,
@@ -72,7 +74,8 @@ impl SessionTable {
 
     /// A transaction ended.
     pub(crate) fn ended(&self) {
-        if self.open.fetch_sub(1, Ordering::SeqCst) == 1 && self.shut_down.load(Ordering::SeqCst) {
+        let is_awaited = self.open.fetch_sub(1, Ordering::SeqCst) == 1 && self.shut_down.load(Ordering::SeqCst);
+        if is_awaited && !self.origin.is_elsewhere() {
             let _turn = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             self.nobody_open.notify_all();
         }
@@ -84,6 +87,7 @@ impl SessionTable {
 
     /// Refuses new transactions and waits until the open ones have ended.
     pub(crate) fn shut_down(&self, patience: Duration) -> Result<()> {
+        self.origin.check()?;
         self.shut_down.store(true, Ordering::SeqCst);
         let started = Instant::now();
         let mut turn = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,6 +107,9 @@ impl SessionTable {
     }
 
     pub(crate) fn reports(&self) -> Vec<SessionReport> {
+        if self.origin.is_elsewhere() {
+            return Vec::new();
+        }
         let entries: Vec<_> = self.sessions().taken().cloned().collect();
         let mut reports: Vec<_> = entries.iter().filter_map(|entry| entry.report()).collect();
         reports.sort_by_key(|report| report.id);
@@ -146,8 +153,11 @@ thread_local! {
 }
 
 impl Desk {
-    /// A desk for a session of this thread.
-    pub(crate) fn take(table: &Arc<SessionTable>, id: u64, made_at: Place) -> Self {
+    /// A desk for a session of this thread; none in another process than the table's, where its locks may never open.
+    pub(crate) fn take(table: &Arc<SessionTable>, id: u64, made_at: Place) -> Option<Self> {
+        if table.origin.is_elsewhere() {
+            return None;
+        }
         if let Ok(Some(mut desk)) = SPARE.try_with(Cell::take)
             && Arc::ptr_eq(&desk.table, table)
         {
@@ -155,11 +165,11 @@ impl Desk {
             let moved = !std::ptr::eq(desk.made_at, made_at);
             desk.entry.reuse(id, moved.then_some(made_at));
             desk.made_at = made_at;
-            return desk;
+            return Some(desk);
         }
         let entry = Entry::new(id, made_at);
         let seat = table.insert(&entry);
-        Self { table: Arc::clone(table), seat, entry, made_at }
+        Some(Self { table: Arc::clone(table), seat, entry, made_at })
     }
 
     pub(crate) fn table(&self) -> &SessionTable {
@@ -176,6 +186,8 @@ impl Desk {
 
 impl Drop for Desk {
     fn drop(&mut self) {
-        self.table.remove(self.seat);
+        if !self.table.origin.is_elsewhere() {
+            self.table.remove(self.seat);
+        }
     }
 }

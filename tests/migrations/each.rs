@@ -27,8 +27,9 @@ diesel::table! {
 fn the_users_migrations_run_once_and_sessions_see_their_table() {
     let database = Database::new();
     let engine = database.builder().build().unwrap();
-    assert_eq!(engine.pending_migrations(OWN).unwrap(), ["2026-01-01-000000_create_users"]);
-    assert_eq!(engine.run_migrations(OWN).unwrap(), ["20260101000000"]);
+    let names = ["2026-01-01-000000_create_users", "2026-01-02-000000_create_posts"];
+    assert_eq!(engine.pending_migrations(OWN).unwrap(), names);
+    assert_eq!(engine.run_migrations(OWN).unwrap(), ["20260101000000", "20260102000000"]);
     assert!(engine.pending_migrations(OWN).unwrap().is_empty());
     assert!(engine.run_migrations(OWN).unwrap().is_empty());
 
@@ -74,7 +75,7 @@ fn threads_of_one_engine_that_start_at_once_apply_each_migration_once() {
             })
             .collect();
         let applied: Vec<String> = threads.into_iter().flat_map(|thread| thread.join().unwrap().unwrap()).collect();
-        assert_eq!(applied, ["20260101000000"], "round {round}");
+        assert_eq!(applied, ["20260101000000", "20260102000000"], "round {round}");
     }
 }
 

@@ -58,6 +58,12 @@ macro_rules! metered {
 /// The connection that keeps the data of a database in memory.
 const ANCHORS: i64 = if db::CONCURRENT { 0 } else { 1 };
 
+diesel::table! {
+    whoami (n) {
+        n -> Integer,
+    }
+}
+
 /// Marks each connection with a number that its sessions can read.
 fn numbered(builder: EngineBuilder<Conn>) -> EngineBuilder<Conn> {
     let next = Arc::new(AtomicI64::new(1));
@@ -70,7 +76,7 @@ fn numbered(builder: EngineBuilder<Conn>) -> EngineBuilder<Conn> {
 
 fn number(engine: &Engine<Conn>) -> i32 {
     let session = Session::with_options(engine, read_only()).unwrap();
-    let number = session.get_result(diesel::dsl::sql::<diesel::sql_types::Integer>("SELECT n FROM whoami")).unwrap();
+    let number = session.get_result(whoami::table.select(whoami::n)).unwrap();
     session.commit().unwrap();
     number
 }
@@ -460,6 +466,47 @@ fn a_panic_in_a_set_up_costs_the_shared_pool_no_place() {
         session.invalidate().unwrap();
     }
     assert!(engine.connections_in_use().is_empty());
+}
+
+#[test]
+fn an_instrumentation_that_panics_while_a_connection_is_opened_costs_the_pool_no_place() {
+    static BOMBS: AtomicI64 = AtomicI64::new(0);
+    fn blow_up() {
+        if BOMBS.fetch_sub(1, Ordering::SeqCst) > 0 {
+            panic!("an instrumentation's panic");
+        }
+    }
+    struct Bomb;
+    impl Instrumentation for Bomb {
+        fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+            if let InstrumentationEvent::StartQuery { .. } = event {
+                blow_up();
+            }
+        }
+    }
+    fn make() -> Box<dyn Instrumentation> {
+        blow_up();
+        Box::new(Bomb)
+    }
+    let database = Database::new();
+    let builder = database.builder().max_size(1).connection_timeout(Duration::from_secs(20)).instrumentation(make);
+    let engine = builder.build().unwrap();
+    let session = Session::new(&engine);
+    for bombs in [1, 2] {
+        session.load::<i32>(diesel::select(1.into_sql::<diesel::sql_types::Integer>())).unwrap();
+        // The pool replaces what is closed, on a thread of its own.
+        BOMBS.store(bombs, Ordering::SeqCst);
+        session.invalidate().unwrap();
+    }
+    session.load::<i32>(diesel::select(1.into_sql::<diesel::sql_types::Integer>())).unwrap();
+    assert!(BOMBS.load(Ordering::SeqCst) <= 0);
+    session.commit().unwrap();
+    BOMBS.store(1, Ordering::SeqCst);
+    let error = refused(database.builder().instrumentation(make));
+    assert!(
+        matches!(&error, Error::Connect { message, .. } if message.contains("an instrumentation's panic")),
+        "{error}"
+    );
 }
 
 #[test]

@@ -224,60 +224,6 @@ fn connections_that_died_in_the_pool_cost_nobody_a_transaction() {
 }
 
 #[test]
-fn a_transaction_that_something_else_ended_is_noticed() {
-    let database = Database::new();
-    let registry = database.registry();
-    type Lose = fn(&Session) -> Result<()>;
-    // What ends it, what the commit then says, and what is stored.
-    let ways: &[(Lose, &str, &[&str])] = match kind() {
-        // Diesel does not follow the server's transaction status there, so only the server's own ways are seen.
-        Kind::Mysql => &[],
-        _ => &[
-            (|session| session.with_connection(|conn| conn.batch_execute("COMMIT")), "ImplicitCommit", &["row"]),
-            (|session| session.with_connection(|conn| conn.batch_execute("ROLLBACK")), "ImplicitCommit", &[]),
-            (|session| session.batch_execute("COMMIT"), "ImplicitCommit", &["row"]),
-            (|session| session.batch_execute("ROLLBACK"), "ImplicitCommit", &[]),
-            (|session| session.execute(diesel::sql_query("COMMIT")).map(drop), "ImplicitCommit", &["row"]),
-            (|session| session.execute(diesel::sql_query("ROLLBACK")).map(drop), "ImplicitCommit", &[]),
-            // Stored and then failed: nobody may say that nothing was stored.
-            (
-                |session| {
-                    session.with_connection(|conn| {
-                        conn.batch_execute("COMMIT")?;
-                        Err(diesel::result::Error::NotFound)
-                    })
-                },
-                "ImplicitCommit",
-                &["row"],
-            ),
-            (|session| session.batch_execute("COMMIT; SELECT nothing FROM nowhere"), "ImplicitCommit", &["row"]),
-        ],
-    };
-    for (i, (lose, end, rows)) in ways.iter().enumerate() {
-        for nested in [false, true] {
-            let session = registry.current().unwrap();
-            let savepoint = nested.then(|| session.begin_nested().unwrap());
-            insert(&session, "row").unwrap();
-            let error = lose(&session).unwrap_err();
-            assert_eq!(session.state(), SessionState::Lost, "way {i}: {error}, on {}", db::NAME);
-            // Nothing more is sent: it would be stored at once.
-            assert_eq!(answer(&insert(&session, "after")), "TransactionLost");
-            if let Some(savepoint) = savepoint {
-                assert_eq!(answer(&savepoint.commit()), "TransactionLost");
-            }
-            assert_eq!(answer(&session.commit()), *end, "way {i} on {}", db::NAME);
-            assert_eq!(stored(&registry), *rows, "way {i} on {}", db::NAME);
-            insert(&session, "next").unwrap();
-            session.commit().unwrap();
-            registry.remove();
-            registry.transaction(|session| session.execute(diesel::delete(notes::table))).unwrap();
-        }
-    }
-    assert_eq!(ways.is_empty(), kind() == Kind::Mysql);
-    goes_on(&registry, &registry.current().unwrap(), &[]);
-}
-
-#[test]
 fn a_transaction_that_the_database_ended_by_itself_is_noticed() {
     let database = Database::new();
     let registry = database.registry();

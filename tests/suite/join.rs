@@ -1,12 +1,16 @@
 //! Sessions on a connection of somebody else's: what each mode does to a transaction that is open there already, as
 //! SQLAlchemy's `join_transaction_mode`.
 
+use std::time::{Duration, Instant};
+
 use diesel::connection::{Connection, SimpleConnection, TransactionManager};
 use diesel::prelude::*;
-use diesel_session::{Error, JoinMode, SessionState};
+use diesel::sql_types::BigInt;
+use diesel_session::{Error, JoinMode, Kind, SessionState, TransactionOptions};
 
 use super::db::{self, Conn, Database, Session, insert, stored, texts};
 use super::notes;
+use super::tools::{answer, kind, number, sql};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outer {
@@ -58,7 +62,10 @@ fn connect(database: &Database) -> Conn {
 }
 
 fn prepare(database: &Database, outer: Outer) -> Conn {
-    let mut conn = connect(database);
+    prepare_on(connect(database), outer)
+}
+
+fn prepare_on(mut conn: Conn, outer: Outer) -> Conn {
     conn.batch_execute(db::CREATE_NOTES).unwrap();
     let write = |conn: &mut Conn, text: &str| {
         diesel::insert_into(notes::table).values((notes::text.eq(text), notes::n.eq(0))).execute(conn).unwrap();
@@ -227,4 +234,90 @@ fn a_session_of_an_engine_has_no_connection_to_give_back() {
     insert(&session, "undone").unwrap();
     assert!(session.into_connection().is_none());
     assert!(stored(&registry).is_empty());
+}
+
+#[test]
+fn limits_hold_on_a_joined_connection_and_are_gone_when_it_is_given_back() {
+    let change =
+        sql("PRAGMA busy_timeout = 7000", "SET lock_timeout = 7000", "SET SESSION innodb_lock_wait_timeout = 7");
+    let look = sql(
+        "SELECT timeout / 1000 FROM pragma_busy_timeout",
+        "SELECT setting::bigint / 1000 FROM pg_settings WHERE name = 'lock_timeout'",
+        "SELECT CAST(@@innodb_lock_wait_timeout AS SIGNED)",
+    );
+    each_cell(|outer, mode, end| {
+        let what = format!("{outer:?} {mode:?} {end:?} on {}", db::NAME);
+        let database = Database::new();
+        let mut conn = connect(&database);
+        conn.batch_execute(change).unwrap();
+        let session = Session::join(prepare_on(conn, outer), mode);
+        for _ in 0..2 {
+            session.begin_with(TransactionOptions::new().read_only().lock_timeout(Duration::from_secs(3))).unwrap();
+            assert_eq!(number(&session, look).unwrap(), 3, "{what}");
+            end_it(&session, end);
+            if end != End::Commit {
+                break;
+            }
+        }
+        let mut conn = session.into_connection().unwrap();
+        assert_eq!(diesel::dsl::sql::<BigInt>(look).get_result::<i64>(&mut conn).unwrap(), 7, "{what}");
+        conn.batch_execute("INSERT INTO notes (text, n) VALUES ('the owner writes', 0)").unwrap();
+    });
+}
+
+#[test]
+fn a_deadline_ends_a_statement_on_a_joined_connection() {
+    if kind() == Kind::Sqlite {
+        return assert_eq!(kind(), Kind::Sqlite, "a statement can't be interrupted there");
+    }
+    let database = Database::new();
+    for outer in [Outer::Nothing, Outer::Transaction] {
+        let conn = prepare(&database, outer);
+        let session = Session::join(conn, JoinMode::CreateSavepoint);
+        session.begin_with(TransactionOptions::new().timeout(Duration::from_millis(300))).unwrap();
+        let started = Instant::now();
+        assert!(session.execute(diesel::sql_query(sql("", "SELECT pg_sleep(60)", "SELECT SLEEP(60)"))).is_err());
+        assert!(started.elapsed() < Duration::from_secs(20), "{outer:?} on {}", db::NAME);
+        session.rollback().unwrap();
+        let mut conn = session.into_connection().unwrap();
+        conn.batch_execute("DROP TABLE notes").unwrap();
+        if outer != Outer::Nothing {
+            Manager::commit_transaction(&mut conn).unwrap();
+        }
+    }
+}
+
+#[test]
+fn commit_does_not_say_ok_in_a_transaction_of_somebody_elses_that_has_failed() {
+    if kind() != Kind::Postgres {
+        return assert_ne!(kind(), Kind::Postgres, "the others go on after an error");
+    }
+    let database = Database::new();
+    let session = Session::join(prepare(&database, Outer::Transaction), JoinMode::RollbackOnly);
+    insert(&session, "row").unwrap();
+    // The row's error is swallowed, and the query says `Ok`.
+    let divided = notes::table.select(diesel::dsl::sql::<diesel::sql_types::Integer>("1 / n"));
+    let _ = session.with_rows(divided, |rows| Ok(rows.filter(|n: &QueryResult<i32>| n.is_err()).count()));
+    assert_eq!(answer(&session.commit()), "RolledBack");
+    let mut conn = session.into_connection().unwrap();
+    // As in SQLAlchemy, what rolls back does so to the root.
+    assert_eq!(depth(&mut conn), 0);
+    assert!(seen(&mut conn).is_empty());
+}
+
+#[test]
+fn a_transaction_of_text_on_the_connection_is_never_committed_by_joining() {
+    let database = Database::new();
+    for (mode, ..) in MATRIX {
+        let mut conn = prepare(&database, Outer::Nothing);
+        conn.batch_execute("BEGIN; INSERT INTO notes (text, n) VALUES ('theirs', 0)").unwrap();
+        let session = Session::join(conn, mode);
+        let joined = insert(&session, "joined");
+        assert!(kind() != Kind::Mysql || joined.is_err(), "{mode:?}");
+        let mut conn = session.into_connection().unwrap();
+        // Diesel counts it on the others.
+        let _ = conn.batch_execute("ROLLBACK");
+        assert!(seen(&mut conn).is_empty(), "{mode:?} on {}", db::NAME);
+        conn.batch_execute("DROP TABLE notes").unwrap();
+    }
 }

@@ -235,6 +235,100 @@ fn what_raw_sql_changed_on_a_connection_does_not_reach_its_next_user() {
     assert_eq!(stored(&registry).len(), 5);
 }
 
+/// What raw text leaves on a connection, and a number that is 0 on a new one.
+fn leavings() -> Vec<(&'static str, &'static str)> {
+    match kind() {
+        Kind::Postgres => vec![
+            (
+                "CREATE TEMP TABLE notes (text TEXT)",
+                "SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()",
+            ),
+            (
+                "SELECT pg_advisory_lock(77)",
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+            ),
+            ("LISTEN left_on", "SELECT count(*) FROM pg_listening_channels()"),
+            ("DECLARE left_open CURSOR WITH HOLD FOR SELECT 1", "SELECT count(*) FROM pg_cursors WHERE is_holdable"),
+            ("SET ROLE pg_monitor", "SELECT (current_user <> session_user)::int::bigint"),
+            ("SET search_path = nowhere", "SELECT (current_setting('search_path') = 'nowhere')::int::bigint"),
+        ],
+        Kind::Mysql => vec![
+            ("USE information_schema", "SELECT CAST(database() = 'information_schema' AS SIGNED)"),
+            ("LOCK TABLES notes WRITE", "SELECT count(*) FROM mysql.help_topic WHERE 1 = 0"),
+            (
+                "DO GET_LOCK(concat(database(), '.left'), 1)",
+                "SELECT CAST(coalesce(is_used_lock(concat(database(), '.left')), 0) AS SIGNED)",
+            ),
+            ("SET SESSION sql_mode = ''", "SELECT CAST(@@sql_mode = '' AS SIGNED)"),
+            (
+                "SET SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED",
+                "SELECT CAST(@@tx_isolation = 'READ-UNCOMMITTED' AS SIGNED)",
+            ),
+            ("SET SESSION TRANSACTION READ ONLY", "SELECT CAST(@@tx_read_only AS SIGNED)"),
+            (
+                "SET SESSION foreign_key_checks = 0, unique_checks = 0",
+                "SELECT CAST(@@foreign_key_checks = 0 OR @@unique_checks = 0 AS SIGNED)",
+            ),
+            ("SET SESSION time_zone = '+05:00'", "SELECT CAST(@@time_zone <> '+00:00' AS SIGNED)"),
+            ("SET NAMES latin1", "SELECT CAST(@@character_set_connection <> 'utf8mb4' AS SIGNED)"),
+            ("SET SESSION innodb_lock_wait_timeout = 1", "SELECT CAST(@@innodb_lock_wait_timeout = 1 AS SIGNED)"),
+            ("SET SESSION autocommit = 0", "SELECT CAST(@@autocommit = 0 AS SIGNED)"),
+        ],
+        _ => vec![
+            ("CREATE TEMP TABLE notes (text TEXT UNIQUE)", "SELECT count(*) FROM sqlite_temp_master"),
+            (
+                "CREATE TEMP VIEW \"a \"\"view\"\"\" AS SELECT 1; CREATE TEMP TABLE held (id INTEGER); CREATE TEMP TRIGGER \
+                 refuse BEFORE INSERT ON main.notes BEGIN SELECT RAISE(ABORT, 'left'); END; PRAGMA query_only = 1",
+                "SELECT count(*) FROM sqlite_temp_master",
+            ),
+            (
+                "ATTACH ':memory:' AS \"another \"\"one\"\"\"",
+                "SELECT count(*) FROM pragma_database_list WHERE name NOT IN ('main', 'temp')",
+            ),
+        ],
+    }
+}
+
+#[test]
+fn what_a_connection_has_for_itself_does_not_reach_its_next_user() {
+    let database = Database::new();
+    let registry = database.registry_with(|builder| builder.max_size(1));
+    for (leave, look) in leavings() {
+        registry.request(autocommit(), |session| session.batch_execute(leave)).unwrap();
+        let session = Session::new(registry.engine());
+        assert_eq!(number(&session, look).unwrap(), 0, "{leave} on {}", db::NAME);
+        insert(&session, leave).unwrap();
+        session.commit().unwrap();
+    }
+    assert_eq!(stored(&registry).len(), leavings().len());
+}
+
+#[test]
+fn autocommit_that_a_set_up_turned_off_is_turned_on_again() {
+    if kind() != Kind::Mysql {
+        return assert_ne!(kind(), Kind::Mysql, "the others have no such setting on the server");
+    }
+    const OFF: &str = "SET SESSION autocommit = 0";
+    let database = Database::new();
+    let registry = database.registry();
+    let write = |text: &str| format!("{OFF}; INSERT INTO notes (text, n) VALUES ('{text}', 0)");
+    let engine = database
+        .builder()
+        .max_size(1)
+        .setup(move |conn| conn.batch_execute(&write("by the set-up")))
+        .reset(|conn| conn.batch_execute(OFF))
+        .build()
+        .unwrap();
+    for (text, is_raw) in [("new", false), ("used", true), ("reset", false)] {
+        let session = Session::with_options(&engine, autocommit()).unwrap();
+        if is_raw {
+            session.batch_execute(OFF).unwrap();
+        }
+        insert(&session, text).unwrap();
+    }
+    assert_eq!(stored(&registry), ["new", "reset", "used"]);
+}
+
 #[test]
 fn a_read_only_autocommit_session_refuses_writes_of_text_too() {
     let database = Database::new();

@@ -31,7 +31,7 @@ impl SessionListener<Conn> for Recorder {
         assert_eq!(transaction.is_nested(), transaction.depth() > 0);
         self.heard("after_transaction_create", transaction.depth());
     }
-    fn after_begin(&self, _: &mut Conn, transaction: &TransactionInfo) -> Result<()> {
+    fn after_begin(&self, _: &Session, transaction: &TransactionInfo) -> Result<()> {
         self.heard("after_begin", transaction.depth());
         Ok(())
     }

@@ -32,7 +32,7 @@ struct FailsAt {
 }
 
 impl SessionListener<Conn> for FailsAt {
-    fn after_begin(&self, _connection: &mut Conn, transaction: &TransactionInfo) -> Result<()> {
+    fn after_begin(&self, _session: &Session, transaction: &TransactionInfo) -> Result<()> {
         if self.armed.get() && transaction.depth() == self.depth {
             return Err(Error::Configuration("failure".into()));
         }

@@ -3,12 +3,15 @@
 pub(crate) use super::db;
 pub(crate) use crate::support::notes;
 
+mod attempts;
 mod corners;
 mod engine;
 mod extents;
 mod honest_commit;
 mod hooks;
 mod join;
+mod listeners;
+mod lost;
 mod model;
 mod options;
 mod parity_autobegin;
@@ -21,7 +24,9 @@ mod parity_scoping;
 mod parity_session;
 mod parity_statements;
 mod parity_transaction;
+mod propagation;
 mod registry;
+mod retry;
 mod savepoints;
 mod scoped_future;
 mod shutdown;

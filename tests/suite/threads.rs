@@ -299,9 +299,8 @@ const EXIT_CODE: i32 = 77;
 /// What the child process of the test below does instead of the test.
 fn exit_inside(way: &str, url: &str) -> ! {
     let registry = Registry::new(diesel_session::Engine::<db::Conn>::new(url).unwrap());
-    let setup = Session::new(registry.engine());
+    let setup = Session::with_options(registry.engine(), diesel_session::autocommit()).unwrap();
     setup.batch_execute(db::CREATE_NOTES).unwrap();
-    let _ = setup.commit();
     let exit = || -> Result<()> { std::process::exit(EXIT_CODE) };
     match way {
         "transaction" => {

@@ -48,9 +48,9 @@ macro_rules! common {
                 change: impl FnOnce(diesel_session::EngineBuilder<Conn>) -> diesel_session::EngineBuilder<Conn>,
             ) -> Registry {
                 let engine = change(self.builder()).build().unwrap();
-                let session = Session::new(&engine);
+                // Without a transaction, which DDL would end on MySQL.
+                let session = Session::with_options(&engine, diesel_session::autocommit()).unwrap();
                 session.batch_execute(CREATE_NOTES).unwrap();
-                session.commit().ok();
                 Registry::new(engine)
             }
         }

@@ -26,14 +26,14 @@ pub(super) fn routes(layer: &Layer) -> Router {
 
 #[expect(clippy::panic, reason = "panicking is what it is for")]
 fn insert_and_panic(Body(new): Body<NewUser>) -> Result<StatusCode> {
-    Session::current()?.execute(diesel::insert_into(users::table).values(&new))?;
+    Session::current()?.insert_now(new)?;
     panic!("a handler of the demo panics after its INSERT, as it was asked to");
 }
 
 /// Takes no part in the layer: asks the registry for a session on some blocking thread, inserts, and leaves it open.
 async fn forget(State(registry): State<Registry>, Body(new): Body<NewUser>) -> axum::response::Response {
     let work = tokio::task::spawn_blocking(move || -> Result<StatusCode> {
-        registry.current()?.execute(diesel::insert_into(users::table).values(&new))?;
+        registry.current()?.insert_now(new)?;
         Ok(StatusCode::CREATED)
     });
     work.await.unwrap_or(Err(ServiceError::Panicked)).into_response()

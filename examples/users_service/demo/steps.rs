@@ -1,5 +1,7 @@
 //! The steps of the demo, in the order of the table. Each asks, then looks into the database by itself.
 
+mod posts;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,7 @@ impl Steps<'_> {
         self.one_nickname()?;
         self.one_version()?;
         self.pages()?;
+        self.posts()?;
         self.refused()?;
         self.panics()?;
         self.forgets()?;
@@ -189,7 +192,8 @@ impl Steps<'_> {
         })?;
         let client = Client::new(self.base);
         answers.extend([delete(&client, "one")?, delete(&client, "one")?]);
-        self.row("they delete them all, one of them twice", &answers, &[(204, ALL), (404, 1)], 0)
+        self.row("they delete them all, one of them twice", &answers, &[(204, ALL), (404, 1)], 0)?;
+        self.posts_row("and their posts with them", &[], &[], 0)
     }
 
     fn user(&self, end: &str) -> Value {

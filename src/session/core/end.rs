@@ -1,68 +1,18 @@
-//! Back to idle, or closed: commit, rollback, and the ends that nobody asked for.
-
-use std::sync::Arc;
+//! Back to idle, or closed: rollback, and the ends that nobody asked for.
 
 use diesel::result::QueryResult;
 
 use super::{Connection, Core};
-use crate::backend::{SessionConnection, Truth};
-use crate::engine::{ConnectionSlot, Engine, truth_after};
-use crate::error::{Cause, Error, Failure, Reason, Result};
+use crate::backend::SessionConnection;
+use crate::engine::{ConnectionSlot, Engine};
+use crate::error::Result;
 use crate::inspect::SessionState;
 use crate::place::Place;
-use crate::session::hooks::{HookError, Outcome, Report};
+use crate::session::hooks::{Hook, HookError, Outcome, Report};
 use crate::session::join::Joined;
-use crate::session::state::{Action, Operation, Refusal, Situation, Situations};
+use crate::session::state::{Action, Operation, Situation, Situations};
 
 impl<C: SessionConnection> Core<C> {
-    pub(crate) fn commit(&self, place: Place) -> Result<Report> {
-        self.settle_savepoints();
-        let mut action = self.decide(Operation::Commit)?;
-        if matches!(action, Action::EndIdle | Action::Commit) && self.watched.get() {
-            self.create(place);
-            let Some(session) = self.handle() else { return Err(self.refuse(Refusal::SessionClosed)) };
-            if let Err(error) = self.each_listener(|listener| listener.before_commit(&session)) {
-                let cause = Cause::new(Reason::Refused(Arc::new(error)), place);
-                self.roll_back_everything();
-                return Err(Error::RolledBack { cause });
-            }
-            // A listener may have used the session.
-            action = self.decide(Operation::Commit)?;
-        }
-        match action {
-            Action::Commit => match self.lend(place, |slot| self.joined.get().commit(slot))? {
-                Ok(()) => Ok(Report::new(self.finish(Outcome::Committed))),
-                Err(error) => Err(self.commit_failed(&Failure::new(error, place))),
-            },
-            Action::Rollback => {
-                let cause = self.doom();
-                let ended_outside = self.has(Situation::Lost)
-                    && (self.part_stored.get() || matches!(cause.reason(), Reason::EndedOutside));
-                self.roll_back_everything();
-                Err(if ended_outside { Error::ImplicitCommit { cause } } else { Error::RolledBack { cause } })
-            }
-            _ => Ok(Report::new(self.finish(Outcome::Committed))),
-        }
-    }
-
-    /// COMMIT answered with an error: find out what that means, and end the transaction in any case.
-    pub(super) fn commit_failed(&self, failure: &Failure) -> Error {
-        let cause = Cause::statement(failure.clone());
-        let truth = self.lend(failure.place(), truth_after).unwrap_or(Truth::Broken);
-        if failure.is_closed_connection() || truth == Truth::Broken {
-            self.discard_connection();
-            if self.current.get().read_only {
-                // Nothing was written, so nothing is in doubt.
-                self.finish(Outcome::RolledBack);
-                return Error::RolledBack { cause };
-            }
-            self.finish(Outcome::Unknown);
-            return Error::CommitUnknown { cause };
-        }
-        self.roll_back_everything();
-        Error::RolledBack { cause }
-    }
-
     pub(crate) fn rollback(&self) -> Result<Report> {
         match self.decide(Operation::Rollback)? {
             Action::Rollback | Action::EndIdle => Ok(Report::new(self.roll_back_everything())),
@@ -117,15 +67,16 @@ impl<C: SessionConnection> Core<C> {
             tracing::trace!(session = self.id, outcome = ?outcome, "end");
             self.notice_a_needless_gate(created);
         }
+        self.end_entities(outcome);
         self.lost.take();
         self.joins.set(0);
-        self.part_stored.set(false);
         self.quiet.set(false);
         let options = self.options.transaction;
         self.current.set(options);
+        self.set_deadline(None);
         let situations = self.situations.get();
         let mut after = Situations::IDLE.with(Situation::Autocommit, options.autocommit);
-        for kept in [Situation::Closed, Situation::InHook, Situation::Lent, Situation::Owned] {
+        for kept in [Situation::Closed, Situation::InHook, Situation::Flushing, Situation::Lent, Situation::Owned] {
             after = after.with(kept, situations.has(kept));
         }
         self.situations.set(after);
@@ -136,10 +87,15 @@ impl<C: SessionConnection> Core<C> {
         if created.is_some() && self.watched.get() {
             self.tell_end(outcome, was_active, depth);
         }
-        let errors = match frames {
+        let mut errors = self.listener_errors.take();
+        errors.extend(match frames {
+            // Of an attempt that is run again nobody is to hear.
+            Some(frames) if self.again_after.get().is_some() => {
+                frames.into_hooks().into_iter().filter_map(Hook::discard).collect()
+            }
             Some(frames) => self.run_hooks(frames.into_hooks(), outcome),
             None => Vec::new(),
-        };
+        });
         self.settle();
         errors
     }
@@ -169,7 +125,7 @@ impl<C: SessionConnection> Core<C> {
             }
             self.tell_over(|listener| listener.after_transaction_end(&info));
             if outcome == Outcome::RolledBack {
-                self.tell_with_session(|listener, session| listener.after_soft_rollback(session, &info));
+                self.tell_soft_rollback(&info);
             }
         }
     }
@@ -186,6 +142,10 @@ impl<C: SessionConnection> Core<C> {
 
     /// Rolls back, gives the connection back and closes every handle. What holds the session now finishes first.
     pub(crate) fn close(&self, place: Place) -> Vec<HookError> {
+        if self.is_elsewhere() {
+            self.forget(place);
+            return Vec::new();
+        }
         match self.situations.get().decide(Operation::Close) {
             Ok(Action::Defer) => {
                 self.close_at_return.set(Some(place));
@@ -194,8 +154,10 @@ impl<C: SessionConnection> Core<C> {
             _ if self.has(Situation::Closed) => Vec::new(),
             _ => {
                 self.closed_at.set(Some(place));
+                self.closed_on_work.set(!self.is_pristine());
                 self.set(Situation::Closed, true);
                 let errors = if self.is_pristine() { Vec::new() } else { self.end_with_rollback(Joined::close) };
+                self.close_entities();
                 self.depart();
                 errors
             }
@@ -225,12 +187,24 @@ impl<C: SessionConnection> Core<C> {
         self.show(SessionState::Closed);
     }
 
+    /// Whether there was something to roll back when it was closed, or will be when what holds it lets go.
+    pub(crate) fn was_closed_on_work(&self) -> bool {
+        self.closed_on_work.get() || !self.has(Situation::Closed)
+    }
+
     pub(crate) fn closed_at(&self) -> Option<Place> {
         self.closed_at.get().or(self.close_at_return.get())
     }
 
     /// The end without a goodbye: a dropped session, a dead thread. Never waits for a network, never commits, never panics.
     pub(crate) fn abandon(&self) {
+        // One that was closed has given its connection back, unless it was joined on it.
+        if self.has(Situation::Closed) && self.engine.is_some() {
+            return;
+        }
+        if self.is_elsewhere() {
+            return self.forget(self.made_at);
+        }
         if self.has(Situation::Closed) {
             return;
         }
@@ -243,13 +217,14 @@ impl<C: SessionConnection> Core<C> {
         if let Ok(mut connection) = self.connection.try_borrow_mut() {
             if let Some(slot) = connection.as_mut().and_then(Connection::slot) {
                 let joined = self.joined.get();
-                if was_active && (C::is_remote() || joined.close(slot, 0).is_err()) {
+                if was_active && ((C::is_remote() && !slot.is_sandboxed()) || joined.close(slot, 0).is_err()) {
                     slot.broken = true;
                 }
             }
             let connection = connection.take();
             drop(connection);
         }
+        self.close_entities();
         if let Some(table) = self.table()
             && was_active
         {
@@ -257,6 +232,20 @@ impl<C: SessionConnection> Core<C> {
         }
         self.depart();
         // Hooks are dropped, not run: what they captured goes with them.
+        let frames = self.frames.try_borrow_mut().map(|mut frames| std::mem::take(&mut *frames));
+        drop(frames);
+    }
+
+    /// The end in a forked child: nothing is sent and nothing closed, because the connection is the parent's.
+    fn forget(&self, place: Place) {
+        if !self.has(Situation::Closed) {
+            self.closed_at.set(Some(place));
+            self.set(Situation::Closed, true);
+        }
+        if let Ok(mut connection) = self.connection.try_borrow_mut() {
+            std::mem::forget(connection.take());
+        }
+        self.close_entities();
         let frames = self.frames.try_borrow_mut().map(|mut frames| std::mem::take(&mut *frames));
         drop(frames);
     }

@@ -11,6 +11,7 @@ use crate::session::state::{Refusal, Situation};
 
 impl<C: SessionConnection> Core<C> {
     pub(crate) fn add_hook(&self, hook: Hook, place: Place) -> Result<Vec<HookError>> {
+        self.origin.check()?;
         if self.has(Situation::Closed) {
             return Err(self.refuse(Refusal::SessionClosed));
         }
@@ -42,9 +43,7 @@ impl<C: SessionConnection> Core<C> {
         if hooks.is_empty() {
             return Vec::new();
         }
-        let outer = self.hook_queue.borrow_mut().replace(hooks.into());
-        let was_in_hook = self.has(Situation::InHook);
-        self.set(Situation::InHook, true);
+        let queue = Queue::start(self, hooks);
         let mut errors = Vec::new();
         let mut ran = 0;
         loop {
@@ -57,7 +56,7 @@ impl<C: SessionConnection> Core<C> {
                 Some(hook.not_run())
             } else {
                 ran += 1;
-                hook.run(outcome)
+                crate::testing::kept(hook, outcome).and_then(|hook| hook.run(outcome))
             };
             if let Some(error) = error {
                 tracing::error!(session = self.id, error = %error, "a hook failed");
@@ -67,11 +66,34 @@ impl<C: SessionConnection> Core<C> {
                 errors.push(error);
             }
         }
-        *self.hook_queue.borrow_mut() = outer;
-        self.set(Situation::InHook, was_in_hook);
+        let was_in_hook = queue.was_in_hook;
+        drop(queue);
         if !was_in_hook {
             self.settle();
         }
         errors
+    }
+}
+
+/// Hooks are running; ends with the run, whatever way that ends.
+struct Queue<'a, C: SessionConnection> {
+    core: &'a Core<C>,
+    outer: Option<VecDeque<Hook>>,
+    was_in_hook: bool,
+}
+
+impl<'a, C: SessionConnection> Queue<'a, C> {
+    fn start(core: &'a Core<C>, hooks: Vec<Hook>) -> Self {
+        let outer = core.hook_queue.borrow_mut().replace(hooks.into());
+        let was_in_hook = core.has(Situation::InHook);
+        core.set(Situation::InHook, true);
+        Self { core, outer, was_in_hook }
+    }
+}
+
+impl<C: SessionConnection> Drop for Queue<'_, C> {
+    fn drop(&mut self) {
+        *self.core.hook_queue.borrow_mut() = self.outer.take();
+        self.core.set(Situation::InHook, self.was_in_hook);
     }
 }

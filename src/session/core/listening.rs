@@ -1,14 +1,16 @@
 //! Telling the listeners.
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::Core;
 use crate::backend::SessionConnection;
-use crate::error::Result;
+use crate::error::{Cause, Reason, Result};
 use crate::session::Session;
 use crate::session::events::{SessionListener, StatementInfo, TransactionInfo};
-use crate::session::state::Situation;
+use crate::session::hooks::HookError;
+use crate::session::state::{Refusal, Situation};
 
 impl<C: SessionConnection> Core<C> {
     pub(crate) fn listen(&self, listener: Rc<dyn SessionListener<C>>) {
@@ -34,19 +36,48 @@ impl<C: SessionConnection> Core<C> {
         });
     }
 
-    /// Tells that something is over: it can't be used any more, so a handle that a listener kept answers `InHook`.
+    /// Tells that something is over: it can't be used any more, so a handle that a listener kept answers `InHook`. What
+    /// panics is told, and changes nothing.
     pub(super) fn tell_over(&self, tell: impl FnMut(&dyn SessionListener<C>)) {
         if self.watched.get() {
             let _in_hook = InHook::start(self);
-            self.tell(tell);
+            self.tell_safely(tell);
         }
     }
 
-    pub(super) fn tell_with_session(&self, mut tell: impl FnMut(&dyn SessionListener<C>, &Session<C>)) {
+    /// Tells every listener, also after one that panicked: what it hears of stands.
+    fn tell_safely(&self, mut tell: impl FnMut(&dyn SessionListener<C>)) {
+        self.tell(|listener| {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| tell(listener))) {
+                let error = HookError::of_listener(self.made_at, panic);
+                tracing::error!(session = self.id, error = %error, "a listener panicked");
+                if let Some(table) = self.table() {
+                    table.hook_failed();
+                }
+                self.listener_errors.borrow_mut().push(error);
+            }
+        });
+    }
+
+    /// Asks the listeners, who may work with the session but not end its transaction.
+    pub(super) fn ask_listeners(
+        &self,
+        mut ask: impl FnMut(&dyn SessionListener<C>, &Session<C>) -> Result<()>,
+    ) -> Result<()> {
+        if !self.watched.get() {
+            return Ok(());
+        }
+        let Some(session) = self.handle() else { return Err(self.refuse(Refusal::SessionClosed)) };
+        let _owned = OwnedByListeners::start(self);
+        self.each_listener(|listener| ask(listener, &session))
+    }
+
+    /// Tells that a transaction or savepoint was rolled back; the session may be used again.
+    pub(super) fn tell_soft_rollback(&self, info: &TransactionInfo) {
         if self.watched.get()
             && let Some(session) = self.handle()
         {
-            self.tell(|listener| tell(listener, &session));
+            self.tell_safely(|listener| listener.after_soft_rollback(&session, info));
         }
     }
 
@@ -56,14 +87,35 @@ impl<C: SessionConnection> Core<C> {
             return Ok(());
         }
         let _asking = Asking(&self.asking);
-        match self.handle() {
-            Some(session) => self.each_listener(|listener| listener.before_statement(&session, statement)),
-            None => Ok(()),
-        }
+        self.ask_listeners(|listener, session| listener.before_statement(session, statement))
     }
 
     pub(super) fn transaction_info(&self, depth: usize) -> TransactionInfo {
         TransactionInfo::new(self.id, depth)
+    }
+}
+
+/// Listeners work with the session and don't end its transaction; ends with the call. A panic of theirs leaves a transaction
+/// that nobody commits.
+struct OwnedByListeners<'a, C: SessionConnection> {
+    core: &'a Core<C>,
+    outer: bool,
+}
+
+impl<'a, C: SessionConnection> OwnedByListeners<'a, C> {
+    fn start(core: &'a Core<C>) -> Self {
+        let outer = core.has(Situation::Owned);
+        core.set(Situation::Owned, true);
+        Self { core, outer }
+    }
+}
+
+impl<C: SessionConnection> Drop for OwnedByListeners<'_, C> {
+    fn drop(&mut self) {
+        self.core.set(Situation::Owned, self.outer);
+        if std::thread::panicking() && self.core.has(Situation::Active) {
+            self.core.fail(Cause::new(Reason::Panicked, self.core.made_at));
+        }
     }
 }
 

@@ -10,20 +10,29 @@ use crate::session::state::{Action, Operation, Refusal, Situation};
 impl<C: SessionConnection> Core<C> {
     pub(crate) fn begin_nested(&self, place: Place) -> Result<u64> {
         self.settle_savepoints();
+        self.decide(Operation::Nest)?;
+        // What waits belongs to the frame around it.
+        self.flush(place)?;
         if self.decide(Operation::Nest)? == Action::Begin {
             self.begin_now(place, 0)?;
         }
         let n = self.savepoints() + 1;
-        let sent = self.lend(place, |slot| slot.conn.savepoint(n, &slot.state))?;
-        if let Err(error) = sent {
-            let truth = self.lend(place, |slot| slot.conn.truth_after(&error))?;
-            return Err(self.statement_failed(Failure::new(error, place), Some(truth)));
+        if self.is_bounded.get() {
+            self.keep_time(place)?;
         }
+        let sent = self.lend(place, |slot| slot.savepoint(n))?;
+        sent.map_err(|error| self.own_statement_failed(error, place))?;
         let serial = self.frames.borrow_mut().push(place);
+        if let Some(unit) = self.known_unit() {
+            unit.begin_nested();
+        }
         self.refresh();
         let info = self.transaction_info(n);
-        self.tell_with_session(|listener, session| listener.after_transaction_create(session, &info));
-        if let Err(error) = self.after_begin(n, place) {
+        let _ = self.ask_listeners(|listener, session| {
+            listener.after_transaction_create(session, &info);
+            Ok(())
+        });
+        if let Err(error) = self.after_begin(n) {
             self.roll_back_to(serial);
             return Err(error);
         }
@@ -32,6 +41,7 @@ impl<C: SessionConnection> Core<C> {
 
     /// Ends a savepoint by its guard's `commit`.
     pub(crate) fn release(&self, serial: u64, place: Place) -> Result<()> {
+        self.origin.check()?;
         self.settle_savepoints();
         let position = self.frames.borrow().position(serial);
         let Some(position) = position else { return Err(Error::SavepointGone) };
@@ -40,24 +50,29 @@ impl<C: SessionConnection> Core<C> {
             self.roll_back_to(serial);
             return Err(Error::TransactionLost { cause: self.lost_cause() });
         }
-        if self.has(Situation::Lent) || self.has(Situation::InHook) {
+        if self.is_held() {
             self.orphan(serial);
-            return Err(self.refuse(if self.has(Situation::Lent) { Refusal::InUse } else { Refusal::InHook }));
+            return Err(self.refuse(self.held_by()));
         }
         let inner = self.frames.borrow().savepoints.get(position + 1).and_then(|frame| frame.place);
         if let Some(at) = inner {
             self.roll_back_to(serial);
             return Err(Error::SavepointOpen { at });
         }
-        let doom = self.frames.borrow().savepoints.get(position).and_then(|frame| frame.doom().cloned());
+        let mut doom = self.frames.borrow().savepoints.get(position).and_then(|frame| frame.doom().cloned());
+        if doom.is_none()
+            && let Err(error) = self.flush(place)
+        {
+            doom = Some(self.doom_by(error, place));
+        }
         if let Some(cause) = doom {
             self.roll_back_to(serial);
             return Err(Error::RolledBack { cause });
         }
         let n = position + 1;
-        if let Err(error) = self.lend(place, |slot| slot.conn.release(n, &slot.state))? {
+        if let Err(error) = self.lend(place, |slot| slot.release(n))? {
             // Our own savepoint is unknown to the server: the transaction it was in is gone.
-            let cause = Cause::statement(Failure::new(error, place));
+            let cause = Cause::statement(Failure::new::<C>(error, place));
             self.lose(cause.clone());
             self.roll_back_to(serial);
             return Err(Error::TransactionLost { cause });
@@ -68,12 +83,26 @@ impl<C: SessionConnection> Core<C> {
                 frames.innermost().hooks.extend(frame.hooks);
             }
         }
+        if let Some(unit) = self.known_unit() {
+            unit.release();
+        }
         self.refresh();
         let info = self.transaction_info(n);
         self.tell_over(|listener| listener.after_release(&info));
         self.tell_over(|listener| listener.after_transaction_end(&info));
         self.settle();
         Ok(())
+    }
+
+    /// What refuses an end while the session is held.
+    fn held_by(&self) -> Refusal {
+        if self.has(Situation::Lent) {
+            Refusal::InUse
+        } else if self.has(Situation::Flushing) {
+            Refusal::Reentrant
+        } else {
+            Refusal::InHook
+        }
     }
 
     /// Marks a savepoint for rollback at the next chance.
@@ -87,23 +116,28 @@ impl<C: SessionConnection> Core<C> {
 
     /// Rolls back to a savepoint, ends it and all inside it.
     pub(crate) fn roll_back_to(&self, serial: u64) -> Vec<HookError> {
+        if self.is_elsewhere() {
+            return Vec::new();
+        }
         let position = self.frames.borrow().position(serial);
         let Some(position) = position else { return Vec::new() };
         let n = position + 1;
         let lost = self.has(Situation::Lost);
         if !lost {
-            let sent = self.lend(self.made_at, |slot| slot.conn.rollback_to(n, &slot.state));
+            let sent = self.lend(self.made_at, |slot| slot.rollback_to(n));
             if let Ok(Err(error)) = sent {
-                self.lose(Cause::statement(Failure::new(error, self.made_at)));
+                self.lose(Cause::statement(Failure::new::<C>(error, self.made_at)));
             }
         }
+        self.forget_told();
         let ended = self.frames.borrow_mut().savepoints.split_off(position);
+        self.undo_entities(n);
         self.refresh();
         for depth in (n..n + ended.len()).rev() {
             let info = self.transaction_info(depth);
             self.tell_over(|listener| listener.after_rollback(&info));
             self.tell_over(|listener| listener.after_transaction_end(&info));
-            self.tell_with_session(|listener, session| listener.after_soft_rollback(session, &info));
+            self.tell_soft_rollback(&info);
         }
         self.settle();
         let hooks: Vec<Hook> = ended.into_iter().flat_map(|frame| frame.hooks).collect();
@@ -117,7 +151,7 @@ impl<C: SessionConnection> Core<C> {
 
     /// What a finished lending or hook run left to be done.
     pub(super) fn settle(&self) {
-        if self.has(Situation::Lent) || self.has(Situation::InHook) {
+        if self.is_held() {
             return;
         }
         if let Some(place) = self.close_at_return.take() {
@@ -127,7 +161,7 @@ impl<C: SessionConnection> Core<C> {
 
     /// Rolls back savepoints whose guards died where nothing could be sent.
     pub(super) fn settle_savepoints(&self) {
-        if !self.has(Situation::SavepointOpen) || self.has(Situation::Lent) || self.has(Situation::InHook) {
+        if !self.has(Situation::SavepointOpen) || self.is_held() {
             return;
         }
         let orphan = self.frames.borrow().savepoints.iter().find(|frame| frame.orphaned).map(|frame| frame.serial);

@@ -1,0 +1,103 @@
+//! MySQL and MariaDB: keys counted from `LAST_INSERT_ID()` on, where the server promises that they are.
+
+use std::marker::PhantomData;
+
+use diesel::RunQueryDsl;
+use diesel::backend::Backend;
+use diesel::deserialize::FromSqlRow;
+use diesel::expression::QueryMetadata;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::result::QueryResult;
+use diesel::serialize::ToSql;
+use diesel::sql_types::BigInt;
+
+use crate::backend::SessionConnection;
+use crate::entity::sql::read::rows as read;
+use crate::entity::sql::text::{ONE_BY_ONE, batches, key_names, push_names, push_table};
+use crate::entity::sql::{Bind, NewRow};
+use crate::entity::{ColumnSet, Entity};
+
+use super::statement::{Form, Rows, push_read_back};
+use super::{Key, ReadBack, in_order, width};
+
+/// Several rows in a statement where their keys are then consecutive: in the lock modes 0 and 1 of InnoDB (MySQL docs,
+/// "AUTO_INCREMENT Handling in InnoDB"). One by one in mode 2.
+pub(super) fn insert<C, N>(conn: &mut C, rows: &[&N], given: ColumnSet) -> QueryResult<Vec<N::Generated>>
+where
+    C: SessionConnection,
+    N: NewRow,
+    for<'a> N::Bound<'a>: Bind<C::Backend>,
+    (Key<N>, N::Generated): FromSqlRow<ReadBack<N>, C::Backend>,
+    i64: FromSqlRow<BigInt, C::Backend> + ToSql<BigInt, C::Backend>,
+    C::Backend: QueryMetadata<ReadBack<N>> + QueryMetadata<BigInt>,
+{
+    let kind = conn.kind();
+    let in_blocks = rows.len() > 1 && read::<C, _, i64>(conn, LockMode)?.iter().all(|mode| [0, 1].contains(mode));
+    let width = if in_blocks { width(kind, given) } else { ONE_BY_ONE };
+    let mut generated = Vec::with_capacity(rows.len());
+    for rows in batches(kind, rows, width, usize::MAX) {
+        Rows::new(kind, rows, given, Form::Counted).execute(conn)?;
+        let stored = read(conn, Block::<N> { more: rows.len() as i64 - 1, record: PhantomData })?;
+        generated.append(&mut in_order::<N>(rows.len(), stored)?);
+    }
+    Ok(generated)
+}
+
+/// `innodb_autoinc_lock_mode`
+struct LockMode;
+
+impl QueryId for LockMode {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for LockMode {
+    type SqlType = BigInt;
+}
+
+impl<DB: Backend> QueryFragment<DB> for LockMode {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        out.push_sql("SELECT CAST(@@innodb_autoinc_lock_mode AS SIGNED)");
+        Ok(())
+    }
+}
+
+/// The rows of the last INSERT, which gave its first one the key `LAST_INSERT_ID()`. The remainder keeps out what
+/// connections with other offsets, as in a Galera cluster, put between.
+struct Block<N> {
+    /// How many rows follow the first.
+    more: i64,
+    record: PhantomData<N>,
+}
+
+impl<N: 'static> QueryId for Block<N> {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl<N: NewRow> Query for Block<N> {
+    type SqlType = ReadBack<N>;
+}
+
+impl<N, DB> QueryFragment<DB> for Block<N>
+where
+    N: NewRow,
+    DB: Backend,
+    i64: ToSql<BigInt, DB>,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        let key = || key_names::<N::Entity>().take(1);
+        out.push_sql("SELECT ");
+        push_read_back::<N, DB>(&mut out)?;
+        out.push_sql(" FROM ");
+        push_table(&mut out, N::Entity::TABLE)?;
+        out.push_sql(" WHERE ");
+        push_names(&mut out, key())?;
+        out.push_sql(" BETWEEN LAST_INSERT_ID() AND LAST_INSERT_ID() + ");
+        out.push_bind_param::<BigInt, i64>(&self.more)?;
+        out.push_sql(" * @@auto_increment_increment AND MOD(");
+        push_names(&mut out, key())?;
+        out.push_sql(", @@auto_increment_increment) = MOD(LAST_INSERT_ID(), @@auto_increment_increment) ORDER BY ");
+        push_names(&mut out, key())
+    }
+}

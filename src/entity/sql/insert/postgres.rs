@@ -1,0 +1,37 @@
+//! PostgreSQL: keys drawn from a sequence in the order of the rows.
+
+use diesel::deserialize::FromSqlRow;
+use diesel::expression::QueryMetadata;
+use diesel::result::QueryResult;
+use diesel::serialize::ToSql;
+use diesel::sql_types::BigInt;
+
+use crate::backend::SessionConnection;
+use crate::entity::ColumnSet;
+use crate::entity::sql::read::rows as read;
+use crate::entity::sql::text::batches;
+use crate::entity::sql::{Bind, NewRow};
+
+use super::statement::{Form, Rows};
+use super::{Key, ReadBack, in_order, width};
+
+/// `INSERT … SELECT … ORDER BY` draws the defaults after it has sorted (PostgreSQL docs, "INSERT", and SQLAlchemy's
+/// `insertmanyvalues`, which relies on it too). The order is checked all the same: a sequence may count down.
+pub(super) fn insert<C, N>(conn: &mut C, rows: &[&N], given: ColumnSet) -> QueryResult<Vec<N::Generated>>
+where
+    C: SessionConnection,
+    N: NewRow,
+    for<'a> N::Bound<'a>: Bind<C::Backend>,
+    (Key<N>, N::Generated): FromSqlRow<ReadBack<N>, C::Backend>,
+    i64: ToSql<BigInt, C::Backend>,
+    C::Backend: QueryMetadata<ReadBack<N>>,
+{
+    let kind = conn.kind();
+    let mut generated = Vec::with_capacity(rows.len());
+    for rows in batches(kind, rows, width(kind, given), usize::MAX) {
+        let form = if rows.len() == 1 { Form::Returning } else { Form::Ordered };
+        let stored = read(conn, Rows::new(kind, rows, given, form))?;
+        generated.append(&mut in_order::<N>(rows.len(), stored)?);
+    }
+    Ok(generated)
+}

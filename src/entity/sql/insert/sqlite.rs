@@ -1,0 +1,185 @@
+//! SQLite: a transaction that writes is alone with the file, so it can choose the keys itself.
+
+use std::any::Any;
+
+use diesel::RunQueryDsl;
+use diesel::backend::Backend;
+use diesel::connection::TransactionManager;
+use diesel::deserialize::FromSqlRow;
+use diesel::expression::QueryMetadata;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::result::QueryResult;
+use diesel::serialize::ToSql;
+use diesel::sql_types::BigInt;
+
+use crate::backend::SessionConnection;
+use crate::entity::sql::read::rows as read;
+use crate::entity::sql::text::{batches, key_names, push_names, push_table, refuse};
+use crate::entity::sql::{Bind, NewRow};
+use crate::entity::{ColumnSet, Entity};
+
+use super::statement::{Form, Rows};
+use super::{Key, ReadBack, counted, in_order, one_by_one};
+
+/// Several rows with the keys that SQLite would give them next; one by one where it might give others: outside a
+/// transaction, where triggers may insert too, and at the end of the numbers, where it looks for gaps.
+pub(super) fn insert<C, N>(conn: &mut C, rows: &[&N], given: ColumnSet) -> QueryResult<Vec<N::Generated>>
+where
+    C: SessionConnection,
+    N: NewRow,
+    for<'a> N::Bound<'a>: Bind<C::Backend>,
+    (Key<N>, N::Generated): FromSqlRow<ReadBack<N>, C::Backend>,
+    (i64, i64): FromSqlRow<(BigInt, BigInt), C::Backend>,
+    i64: FromSqlRow<BigInt, C::Backend> + ToSql<BigInt, C::Backend>,
+    C::Backend: QueryMetadata<ReadBack<N>> + QueryMetadata<(BigInt, BigInt)> + QueryMetadata<BigInt>,
+{
+    if rows.len() == 1 {
+        return one_by_one(conn, rows, given);
+    }
+    let Some(first) = first_free::<C, N>(conn, rows.len())? else { return one_by_one(conn, rows, given) };
+    let kind = conn.kind();
+    let mut generated = Vec::with_capacity(rows.len());
+    let mut next = first;
+    for rows in batches(kind, rows, given.len() + 1, usize::MAX) {
+        let ids: Vec<i64> = (next..).take(rows.len()).collect();
+        next += rows.len() as i64;
+        let known: Option<Vec<N::Generated>> = ids.iter().map(|&id| only_the_key::<N>(id)).collect();
+        let form = if known.is_some() { Form::Values } else { Form::Returning };
+        let mut insert = Rows::new(kind, rows, given, form);
+        insert.ids = ids;
+        let mut of_rows = match known {
+            Some(known) => {
+                let count = insert.execute(conn)?;
+                if count != rows.len() {
+                    return Err(counted::<N>(rows.len(), count));
+                }
+                known
+            }
+            None => {
+                let mut stored: Vec<(Key<N>, N::Generated)> = read(conn, insert)?;
+                stored.sort_by(|(one, _), (other, _)| one.cmp(other));
+                in_order::<N>(rows.len(), stored)?
+            }
+        };
+        generated.append(&mut of_rows);
+    }
+    Ok(generated)
+}
+
+/// What was generated, where that is nothing but the key and of one of the usual types: no RETURNING is needed then.
+fn only_the_key<N: NewRow>(id: i64) -> Option<N::Generated> {
+    if !N::GENERATED.iter().copied().eq(key_names::<N::Entity>()) {
+        return None;
+    }
+    let mut made: Option<N::Generated> = None;
+    let place: &mut dyn Any = &mut made;
+    if let Some(place) = place.downcast_mut::<Option<i32>>() {
+        *place = i32::try_from(id).ok();
+    } else if let Some(place) = place.downcast_mut::<Option<(i32,)>>() {
+        *place = i32::try_from(id).ok().map(|id| (id,));
+    } else if let Some(place) = place.downcast_mut::<Option<i64>>() {
+        *place = Some(id);
+    } else if let Some(place) = place.downcast_mut::<Option<(i64,)>>() {
+        *place = Some((id,));
+    }
+    made
+}
+
+/// The first of `rows` keys that SQLite would give next, if that can be known.
+fn first_free<C, N>(conn: &mut C, rows: usize) -> QueryResult<Option<i64>>
+where
+    C: SessionConnection,
+    N: NewRow,
+    (i64, i64): FromSqlRow<(BigInt, BigInt), C::Backend>,
+    i64: FromSqlRow<BigInt, C::Backend>,
+    C::Backend: QueryMetadata<(BigInt, BigInt)> + QueryMetadata<BigInt>,
+{
+    if C::TransactionManager::transaction_manager_status_mut(conn).transaction_depth()?.is_none() {
+        return Ok(None);
+    }
+    let table = N::Entity::TABLE;
+    let key = key_names::<N::Entity>().next().ok_or_else(|| refuse(format!("{table} has no key")))?;
+    let found: Vec<(i64, i64)> = read(conn, Highest { table, key })?;
+    let Some(&(highest, sequences)) = found.first() else { return Ok(None) };
+    let mut highest = highest.max(0);
+    match sequences {
+        0 => {}
+        1 => highest = read::<C, _, i64>(conn, Sequence { table })?.into_iter().fold(highest, i64::max),
+        _ => return Ok(None),
+    }
+    Ok(i64::try_from(rows).ok().and_then(|rows| highest.checked_add(rows)).map(|_| highest + 1))
+}
+
+/// The schema, with a dot, and the table as a string.
+fn parts(table: &str) -> (Option<&str>, String) {
+    let (schema, table) = table.split_once('.').map_or((None, table), |(schema, table)| (Some(schema), table));
+    (schema, format!("'{}' COLLATE NOCASE", table.replace('\'', "''")))
+}
+
+fn push_schema<DB: Backend>(out: &mut AstPass<'_, '_, DB>, schema: Option<&str>) -> QueryResult<()> {
+    // A bare name of a system table means the main database's.
+    out.push_identifier(schema.unwrap_or("main"))?;
+    out.push_sql(".");
+    Ok(())
+}
+
+/// The highest key; and 1 if the database has tables with AUTOINCREMENT, or 2 and more if a trigger or a temporary table
+/// makes it uncertain what an insert does.
+struct Highest {
+    table: &'static str,
+    key: &'static str,
+}
+
+impl QueryId for Highest {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl Query for Highest {
+    type SqlType = (BigInt, BigInt);
+}
+
+impl<DB: Backend> QueryFragment<DB> for Highest {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        let (schema, table) = parts(self.table);
+        out.push_sql("SELECT COALESCE((SELECT max(");
+        push_names(&mut out, [self.key])?;
+        out.push_sql(") FROM ");
+        push_table(&mut out, self.table)?;
+        out.push_sql("), 0), (SELECT count(*) FROM ");
+        push_schema(&mut out, schema)?;
+        out.push_sql("sqlite_master WHERE name = 'sqlite_sequence') + 2 * (SELECT count(*) FROM ");
+        push_schema(&mut out, schema)?;
+        out.push_sql("sqlite_master WHERE type IN ('trigger', 'view') AND tbl_name = ");
+        out.push_sql(&table);
+        out.push_sql(") + 2 * (SELECT count(*) FROM sqlite_temp_master WHERE tbl_name = ");
+        out.push_sql(&table);
+        out.push_sql(")");
+        Ok(())
+    }
+}
+
+/// What AUTOINCREMENT remembers of a table.
+struct Sequence {
+    table: &'static str,
+}
+
+impl QueryId for Sequence {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl Query for Sequence {
+    type SqlType = BigInt;
+}
+
+impl<DB: Backend> QueryFragment<DB> for Sequence {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        let (schema, table) = parts(self.table);
+        out.push_sql("SELECT seq FROM ");
+        push_schema(&mut out, schema)?;
+        out.push_sql("sqlite_sequence WHERE name = ");
+        out.push_sql(&table);
+        Ok(())
+    }
+}

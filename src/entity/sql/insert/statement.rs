@@ -1,0 +1,188 @@
+//! The statements of an insert.
+
+use diesel::RunQueryDsl;
+use diesel::backend::Backend;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::result::QueryResult;
+use diesel::serialize::ToSql;
+use diesel::sql_types::BigInt;
+
+use crate::backend::Kind;
+use crate::entity::sql::text::{comes_again, key_names, padded, push_in, push_names, push_table};
+use crate::entity::sql::{Bind, BindKey, Columns, NewRow};
+use crate::entity::{ColumnSet, Entity};
+
+use super::{Key, ReadBack};
+
+/// How rows are inserted and read back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `VALUES (…), (…)`
+    Values,
+    /// `VALUES (…), (…) RETURNING …`
+    Returning,
+    /// PostgreSQL: `SELECT … FROM (VALUES (…, 0), (…, 1)) … ORDER BY … RETURNING …`, which draws the keys in order.
+    Ordered,
+    /// MySQL: NULL for the key, which only one that counts up takes.
+    Counted,
+}
+
+/// `INSERT INTO t …`
+pub(super) struct Rows<'a, N: Columns> {
+    kind: Kind,
+    rows: Vec<N::Bound<'a>>,
+    given: ColumnSet,
+    form: Form,
+    kept: bool,
+    /// The keys, where they are chosen.
+    pub(super) ids: Vec<i64>,
+}
+
+impl<'a, N: NewRow> Rows<'a, N> {
+    pub(super) fn new(kind: Kind, rows: &[&'a N], given: ColumnSet, form: Form) -> Self {
+        let kept = comes_again(rows.len()) && super::kept::<N>(given);
+        let rows = rows.iter().map(|row| row.bound()).collect();
+        Self { kind, rows, given, form, kept, ids: Vec::new() }
+    }
+
+    fn values<'b, DB>(&'b self, i: usize, row: &'b N::Bound<'a>, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()>
+    where
+        DB: Backend,
+        N::Bound<'a>: Bind<DB>,
+        i64: ToSql<BigInt, DB>,
+    {
+        let mut comma = "";
+        if let Some(id) = self.ids.get(i) {
+            out.push_bind_param::<BigInt, i64>(id)?;
+            comma = ", ";
+        }
+        if self.form == Form::Counted {
+            // NULL, which asks for a key, and nothing that an earlier statement has left: if a trigger gives the key instead,
+            // `LAST_INSERT_ID()` says 0 and not some other row.
+            out.push_sql("NULLIF(LAST_INSERT_ID(0), 0)");
+            comma = ", ";
+        }
+        for column in self.given.iter() {
+            out.push_sql(comma);
+            row.bind(column, out.reborrow())?;
+            comma = ", ";
+        }
+        Ok(())
+    }
+}
+
+impl<N: Columns> QueryId for Rows<'_, N> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<N: NewRow> Query for Rows<'_, N> {
+    type SqlType = ReadBack<N>;
+}
+
+impl<C, N: Columns> RunQueryDsl<C> for Rows<'_, N> {}
+
+impl<'a, N, DB> QueryFragment<DB> for Rows<'a, N>
+where
+    N: NewRow,
+    N::Bound<'a>: Bind<DB>,
+    i64: ToSql<BigInt, DB>,
+    DB: Backend,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        if !self.kept {
+            out.unsafe_to_cache_prepared();
+        }
+        out.push_sql("INSERT INTO ");
+        push_table(&mut out, N::Entity::TABLE)?;
+        let names_key = !self.ids.is_empty() || self.form == Form::Counted;
+        if self.given.is_empty() && !names_key && self.kind != Kind::Mysql {
+            out.push_sql(" DEFAULT VALUES");
+        } else {
+            out.push_sql(" (");
+            let key = key_names::<N::Entity>().take(usize::from(names_key));
+            push_names(&mut out, key.chain(self.given.iter().map(<N as Columns>::name)))?;
+            out.push_sql(")");
+            if self.form == Form::Ordered { self.ordered(&mut out)? } else { self.listed(&mut out)? }
+        }
+        if matches!(self.form, Form::Returning | Form::Ordered) {
+            out.push_sql(" RETURNING ");
+            push_read_back::<N, DB>(&mut out)?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a, N: NewRow> Rows<'a, N> {
+    fn listed<'b, DB>(&'b self, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()>
+    where
+        DB: Backend,
+        N::Bound<'a>: Bind<DB>,
+        i64: ToSql<BigInt, DB>,
+    {
+        for (i, row) in self.rows.iter().enumerate() {
+            out.push_sql(if i > 0 { ", (" } else { " VALUES (" });
+            self.values(i, row, out)?;
+            out.push_sql(")");
+        }
+        Ok(())
+    }
+
+    fn ordered<'b, DB>(&'b self, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()>
+    where
+        DB: Backend,
+        N::Bound<'a>: Bind<DB>,
+        i64: ToSql<BigInt, DB>,
+    {
+        for i in 0..self.given.len() {
+            out.push_sql(&format!("{} c{i}", if i > 0 { "," } else { " SELECT" }));
+        }
+        for (i, row) in self.rows.iter().enumerate() {
+            out.push_sql(if i > 0 { ", (" } else { " FROM (VALUES (" });
+            self.values(i, row, out)?;
+            out.push_sql(&format!(", {i})"));
+        }
+        out.push_sql(") AS v(");
+        for i in 0..self.given.len() {
+            out.push_sql(&format!("c{i}, "));
+        }
+        out.push_sql("ord) ORDER BY ord");
+        Ok(())
+    }
+}
+
+/// The columns that are read back: the key's, then the generated ones.
+pub(super) fn push_read_back<N: NewRow, DB: Backend>(out: &mut AstPass<'_, '_, DB>) -> QueryResult<()> {
+    push_names(out, key_names::<N::Entity>().chain(N::GENERATED.iter().copied()))
+}
+
+/// Rows that were just inserted, by the keys that were given: where there is no RETURNING.
+pub(super) struct Again<'a, N: NewRow> {
+    pub(super) kind: Kind,
+    pub(super) keys: &'a [Key<N>],
+}
+
+impl<N: NewRow> QueryId for Again<'_, N> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<N: NewRow> Query for Again<'_, N> {
+    type SqlType = ReadBack<N>;
+}
+
+impl<N, DB> QueryFragment<DB> for Again<'_, N>
+where
+    N: NewRow,
+    N::Entity: BindKey<DB>,
+    DB: Backend,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        out.push_sql("SELECT ");
+        push_read_back::<N, DB>(&mut out)?;
+        out.push_sql(" FROM ");
+        push_table(&mut out, N::Entity::TABLE)?;
+        out.push_sql(" WHERE ");
+        push_in::<N::Entity, DB>(&mut out, self.kind, key_names::<N::Entity>(), self.keys, padded(self.keys.len()))
+    }
+}

@@ -1,0 +1,259 @@
+//! What all statements share: names, lists of binds, how many rows go into one statement, and which are kept prepared.
+
+use std::any::TypeId;
+use std::collections::{HashMap, HashSet};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use diesel::backend::Backend;
+use diesel::query_builder::AstPass;
+use diesel::result::{Error as DieselError, QueryResult};
+
+use crate::backend::Kind;
+use crate::entity::ColumnSet;
+
+use super::{Bind, BindKey, Row};
+
+/// A statement has one of these numbers of rows or keys, so that there are few texts and each is prepared once. Above 256
+/// nothing is gained, and from 1000 on MariaDB turns an IN list into a subquery (`in_predicate_conversion_threshold`).
+const SIZES: [usize; 5] = [256, 64, 16, 4, 1];
+
+/// Far below the limits (SQLite 32766, PostgreSQL and MySQL 65535); more than this in one statement is not faster.
+const BINDS: usize = 4096;
+
+/// The width of rows that go one by one.
+pub(super) const ONE_BY_ONE: usize = BINDS + 1;
+
+/// The most rows of `width` binds that are sent in one statement.
+pub(super) fn largest(width: usize) -> usize {
+    SIZES.into_iter().find(|size| size * width <= BINDS).unwrap_or(1)
+}
+
+/// The largest size that `left` rows of `width` binds fill.
+pub(super) fn filled(left: usize, width: usize) -> usize {
+    SIZES.into_iter().find(|&size| size <= left && size * width <= BINDS).unwrap_or(1)
+}
+
+/// The smallest size that has room for `keys`, which are no more than [`largest`].
+pub(super) fn padded(keys: usize) -> usize {
+    SIZES.into_iter().rev().find(|&size| size >= keys).unwrap_or(keys)
+}
+
+/// Splits rows of `width` binds into statements that are filled.
+pub(super) fn statements<R>(rows: &[R], width: usize) -> impl Iterator<Item = &[R]> {
+    split(rows, move |left| filled(left, width))
+}
+
+/// The same for rows that are written: a statement takes many more, because each is a round trip.
+const BATCHES: [usize; 4] = [2048, 1024, 512, 256];
+
+/// The binds of such a statement.
+const BATCH_BINDS: usize = 4 * BINDS;
+
+/// From so many rows on, what is left goes in one statement of just its size: to prepare that costs less than the round trips
+/// of several, and where there are none, than their execution.
+const fn rest(kind: Kind) -> usize {
+    match kind {
+        Kind::Sqlite => 32,
+        _ => 2,
+    }
+}
+
+/// Splits rows of `width` binds into as few statements as do, of at most `most` rows.
+pub(super) fn batches<R>(kind: Kind, rows: &[R], width: usize, most: usize) -> impl Iterator<Item = &[R]> {
+    let fits = move |size: &usize| *size <= most && size * width <= BATCH_BINDS;
+    let full = BATCHES.into_iter().find(fits).unwrap_or_else(|| largest(width));
+    split(rows, move |left| match left {
+        left if left >= full => full,
+        left if left >= rest(kind) && width <= BINDS => left,
+        left => filled(left, width),
+    })
+}
+
+/// Up to so many rows every number comes again.
+const FEW: usize = 8;
+
+/// Whether a batch of so many rows comes again and again, so that its statement is worth keeping prepared.
+pub(super) fn comes_again(rows: usize) -> bool {
+    rows <= FEW || SIZES.contains(&rows) || BATCHES.contains(&rows)
+}
+
+fn split<R>(mut rows: &[R], size: impl Fn(usize) -> usize) -> impl Iterator<Item = &[R]> {
+    std::iter::from_fn(move || {
+        let (now, later) = rows.split_at(size(rows.len()).min(rows.len()));
+        rows = later;
+        (!now.is_empty()).then_some(now)
+    })
+}
+
+/// What a set of shapes is for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Purpose {
+    Update,
+    SetNull,
+    Apply,
+    Insert,
+}
+
+/// Diesel's cache of prepared statements never forgets: only the first shapes of each type are kept prepared.
+const SHAPES: usize = 64;
+
+type Shapes = HashMap<(TypeId, Purpose), HashSet<u128>>;
+
+/// Whether statements of this shape are kept prepared: it is among the first that this process made for the type.
+pub(super) fn kept_prepared<T: 'static>(purpose: Purpose, shape: u128) -> bool {
+    static KEPT: LazyLock<Mutex<Shapes>> = LazyLock::new(Mutex::default);
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let shapes = kept.entry((TypeId::of::<T>(), purpose)).or_default();
+    shapes.contains(&shape) || shapes.len() < SHAPES && shapes.insert(shape)
+}
+
+impl ColumnSet {
+    /// The set as a number.
+    pub(super) const fn bits(self) -> u128 {
+        self.0
+    }
+}
+
+/// The table, with its schema if its name has one.
+pub(super) fn push_table<DB: Backend>(out: &mut AstPass<'_, '_, DB>, table: &str) -> QueryResult<()> {
+    match table.split_once('.') {
+        Some((schema, table)) => {
+            out.push_identifier(schema)?;
+            out.push_sql(".");
+            out.push_identifier(table)
+        }
+        None => out.push_identifier(table),
+    }
+}
+
+/// Names with commas between them.
+pub(super) fn push_names<DB: Backend>(
+    out: &mut AstPass<'_, '_, DB>,
+    names: impl IntoIterator<Item = &'static str>,
+) -> QueryResult<()> {
+    for (i, name) in names.into_iter().enumerate() {
+        if i > 0 {
+            out.push_sql(", ");
+        }
+        out.push_identifier(name)?;
+    }
+    Ok(())
+}
+
+/// The names of the key's columns.
+pub(super) fn key_names<T: Row>() -> impl Iterator<Item = &'static str> + Clone {
+    T::KEY.iter().map(|&column| <T as super::Columns>::name(column))
+}
+
+/// `(a, b) IN ((?, ?), …)` for `size` keys, the last of them repeated until there are so many.
+pub(super) fn push_in<'b, T, DB>(
+    out: &mut AstPass<'_, 'b, DB>,
+    kind: Kind,
+    names: impl Iterator<Item = &'static str> + Clone,
+    keys: &'b [T::Key],
+    size: usize,
+) -> QueryResult<()>
+where
+    T: BindKey<DB>,
+    DB: Backend,
+{
+    let width = names.clone().count();
+    let bind = |out: &mut AstPass<'_, 'b, DB>, key: &'b T::Key| {
+        for part in 0..width {
+            if part > 0 {
+                out.push_sql(", ");
+            }
+            T::bind_key(key, part, out.reborrow())?;
+        }
+        QueryResult::Ok(())
+    };
+    let Some(last) = keys.last() else { return Ok(()) };
+    let padded = keys.iter().chain(std::iter::repeat(last)).take(size);
+    if width == 1 {
+        push_names(out, names)?;
+        if size == 1 {
+            out.push_sql(" = ");
+            return bind(out, last);
+        }
+        out.push_sql(" IN (");
+        for (i, key) in padded.enumerate() {
+            out.push_sql(if i > 0 { ", " } else { "" });
+            bind(out, key)?;
+        }
+    } else {
+        out.push_sql("(");
+        push_names(out, names)?;
+        // SQLite knew lists of row values only as a subquery for long.
+        out.push_sql(if kind == Kind::Sqlite { ") IN (VALUES " } else { ") IN (" });
+        for (i, key) in padded.enumerate() {
+            out.push_sql(if i > 0 { ", (" } else { "(" });
+            bind(out, key)?;
+            out.push_sql(")");
+        }
+    }
+    out.push_sql(")");
+    Ok(())
+}
+
+/// `a = ? AND b = ?` for the key, and the version if there is one, that a row has.
+pub(super) fn push_found<'b, T, DB, B>(
+    out: &mut AstPass<'_, 'b, DB>,
+    row: &'b B,
+    version: Option<usize>,
+) -> QueryResult<()>
+where
+    T: Row,
+    DB: Backend,
+    B: Bind<DB>,
+{
+    for (i, column) in T::KEY.iter().copied().chain(version).enumerate() {
+        if i > 0 {
+            out.push_sql(" AND ");
+        }
+        out.push_identifier(<T as super::Columns>::name(column))?;
+        out.push_sql(" = ");
+        row.bind(column, out.reborrow())?;
+    }
+    Ok(())
+}
+
+/// The error for what can't be done for certain.
+pub(super) fn refuse(message: String) -> DieselError {
+    DieselError::QueryBuilderError(message.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_statement_has_too_many_binds_and_none_is_left_out() {
+        for width in 1..=128 {
+            for rows in [0, 1, 2, 3, 4, 5, 255, 256, 257, 1000] {
+                let all: Vec<_> = (0..rows).collect();
+                let split: Vec<_> = statements(&all, width).collect();
+                assert!(split.iter().all(|rows| rows.len() * width <= BINDS && SIZES.contains(&rows.len())));
+                assert_eq!(split.concat(), all);
+            }
+            assert!(largest(width) * width <= BINDS);
+            for rows in [0, 1, 5, 31, 32, 255, 2047, 2048, 2049, 10_000] {
+                let all: Vec<_> = (0..rows).collect();
+                let split: Vec<_> = batches(Kind::Sqlite, &all, width, usize::MAX).collect();
+                assert!(split.iter().all(|rows| rows.len() * width <= BATCH_BINDS));
+                assert_eq!(split.concat(), all);
+            }
+        }
+        assert_eq!(batches(Kind::Postgres, &[0; 10_000], 3, usize::MAX).count(), 5);
+        assert_eq!(batches(Kind::Mysql, &[0; 10_000], 3, 1024).count(), 10);
+        assert_eq!([1, 2, 4, 5, 64, 65, 256].map(padded), [1, 4, 4, 16, 64, 256, 256]);
+    }
+
+    #[test]
+    fn only_the_first_shapes_are_kept_prepared() {
+        struct Wide;
+        let kept = (0..1000).filter(|&shape| kept_prepared::<Wide>(Purpose::Update, shape)).count();
+        assert_eq!(kept, SHAPES);
+        assert!(kept_prepared::<Wide>(Purpose::Update, 3) && !kept_prepared::<Wide>(Purpose::Update, 999));
+        assert!(kept_prepared::<Wide>(Purpose::Apply, 999));
+    }
+}

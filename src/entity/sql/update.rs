@@ -1,0 +1,210 @@
+//! Changed rows.
+
+use diesel::RunQueryDsl;
+use diesel::backend::Backend;
+use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::result::QueryResult;
+
+use crate::backend::{Kind, SessionConnection};
+use crate::entity::{Change, ColumnSet};
+
+use super::text::{ONE_BY_ONE, Purpose, batches, comes_again, kept_prepared, push_found, push_table};
+use super::{Bind, Columns, Row};
+
+/// MySQL's form is a SELECT a row.
+const MOST: usize = 1024;
+
+/// Writes `columns` of each row; gives how many rows were found, by old key and, where there is one, old version.
+///
+/// # Errors
+/// What the database answered.
+pub fn update<C, T>(conn: &mut C, rows: &[Change<'_, T>], columns: ColumnSet) -> QueryResult<usize>
+where
+    C: SessionConnection,
+    T: Row,
+    for<'a> T::Bound<'a>: Bind<C::Backend>,
+{
+    if columns.is_empty() {
+        return Ok(rows.len());
+    }
+    let kept = kept_prepared::<T>(Purpose::Update, columns.bits());
+    let kind = conn.kind();
+    let version = T::version_column();
+    // In one statement, keys that rows hand on to each other would meet halfway.
+    let one_by_one = kind == Kind::Sqlite || columns.meets(T::KEY.iter().copied().collect());
+    let width = if one_by_one { ONE_BY_ONE } else { T::KEY.len() + columns.len() + usize::from(version.is_some()) };
+    let mut found = 0;
+    for rows in batches(kind, rows, width, MOST) {
+        let kept = kept && comes_again(rows.len());
+        let rows = rows.iter().map(|row| (row.old.bound(), row.new.bound())).collect();
+        found += Update::<T> { kind, rows, columns, version, kept }.execute(conn)?;
+    }
+    Ok(found)
+}
+
+/// The UPDATE of one row, or of several at once, which only servers are sent.
+struct Update<'a, T: Columns> {
+    kind: Kind,
+    /// Old and new.
+    rows: Vec<(T::Bound<'a>, T::Bound<'a>)>,
+    columns: ColumnSet,
+    version: Option<usize>,
+    kept: bool,
+}
+
+impl<T: Columns> QueryId for Update<'_, T> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<C, T: Columns> RunQueryDsl<C> for Update<'_, T> {}
+
+impl<'a, T, DB> QueryFragment<DB> for Update<'a, T>
+where
+    T: Row,
+    T::Bound<'a>: Bind<DB>,
+    DB: Backend,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        if !self.kept {
+            out.unsafe_to_cache_prepared();
+        }
+        out.push_sql("UPDATE ");
+        match (self.rows.as_slice(), self.kind) {
+            ([row], _) => self.one(row, out),
+            (_, Kind::Mysql) => self.joined(out),
+            _ => self.by_values(out),
+        }
+    }
+}
+
+impl<'a, T: Row> Update<'a, T> {
+    /// `t SET c = ? WHERE k = ?`
+    fn one<'b, DB>(
+        &'b self,
+        (old, new): &'b (T::Bound<'a>, T::Bound<'a>),
+        mut out: AstPass<'_, 'b, DB>,
+    ) -> QueryResult<()>
+    where
+        T::Bound<'a>: Bind<DB>,
+        DB: Backend,
+    {
+        push_table(&mut out, T::TABLE)?;
+        out.push_sql(" SET ");
+        for (i, column) in self.columns.iter().enumerate() {
+            out.push_sql(if i > 0 { ", " } else { "" });
+            out.push_identifier(<T as Columns>::name(column))?;
+            out.push_sql(" = ");
+            new.bind(column, out.reborrow())?;
+        }
+        out.push_sql(" WHERE ");
+        push_found::<T, DB, _>(&mut out, old, self.version)
+    }
+
+    /// PostgreSQL: `t AS t SET c = v.n0 FROM (VALUES (?, ?), …) AS v(k0, n0) WHERE t.k = v.k0`
+    fn by_values<'b, DB>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()>
+    where
+        T::Bound<'a>: Bind<DB>,
+        DB: Backend,
+    {
+        push_table(&mut out, T::TABLE)?;
+        out.push_sql(" AS t SET ");
+        for (i, column) in self.columns.iter().enumerate() {
+            out.push_sql(if i > 0 { ", " } else { "" });
+            out.push_identifier(<T as Columns>::name(column))?;
+            out.push_sql(&format!(" = v.n{i}"));
+        }
+        out.push_sql(" FROM (VALUES ");
+        for (i, row) in self.rows.iter().enumerate() {
+            out.push_sql(if i > 0 { ", (" } else { "(" });
+            self.values(row, &mut out)?;
+            out.push_sql(")");
+        }
+        out.push_sql(") AS v(");
+        for i in 0..self.found_by().count() {
+            out.push_sql(&format!("{}k{i}", if i > 0 { ", " } else { "" }));
+        }
+        for i in 0..self.columns.len() {
+            out.push_sql(&format!(", n{i}"));
+        }
+        out.push_sql(") WHERE ");
+        self.matching(&mut out)
+    }
+
+    /// MySQL: `(SELECT k AS k0, c AS n0 FROM t WHERE 1 = 0 UNION ALL SELECT ?, ? …) AS v STRAIGHT_JOIN t ON t.k = v.k0
+    /// SET t.c = v.n0`.
+    ///
+    /// The first SELECT, of no row, gives the columns of `v` the types and collations of the table's: binds alone would
+    /// give the connection's collation, which can't be compared with another one's. The join is straight so that rows are
+    /// always found, and locked, by their key and never by reading the table.
+    fn joined<'b, DB>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()>
+    where
+        T::Bound<'a>: Bind<DB>,
+        DB: Backend,
+    {
+        out.push_sql("(SELECT ");
+        for (i, column) in self.found_by().enumerate() {
+            out.push_sql(if i > 0 { ", " } else { "" });
+            out.push_identifier(<T as Columns>::name(column))?;
+            out.push_sql(&format!(" AS k{i}"));
+        }
+        for (i, column) in self.columns.iter().enumerate() {
+            out.push_sql(", ");
+            out.push_identifier(<T as Columns>::name(column))?;
+            out.push_sql(&format!(" AS n{i}"));
+        }
+        out.push_sql(" FROM ");
+        push_table(&mut out, T::TABLE)?;
+        out.push_sql(" WHERE 1 = 0");
+        for row in &self.rows {
+            out.push_sql(" UNION ALL SELECT ");
+            self.values(row, &mut out)?;
+        }
+        out.push_sql(") AS v STRAIGHT_JOIN ");
+        push_table(&mut out, T::TABLE)?;
+        out.push_sql(" AS t ON ");
+        self.matching(&mut out)?;
+        out.push_sql(" SET ");
+        for (i, column) in self.columns.iter().enumerate() {
+            out.push_sql(if i > 0 { ", t." } else { "t." });
+            out.push_identifier(<T as Columns>::name(column))?;
+            out.push_sql(&format!(" = v.n{i}"));
+        }
+        Ok(())
+    }
+
+    /// The columns by which a row is found.
+    fn found_by(&self) -> impl Iterator<Item = usize> {
+        T::KEY.iter().copied().chain(self.version)
+    }
+
+    /// What a row is found by, then what is written.
+    fn values<'b, DB>(
+        &'b self,
+        (old, new): &'b (T::Bound<'a>, T::Bound<'a>),
+        out: &mut AstPass<'_, 'b, DB>,
+    ) -> QueryResult<()>
+    where
+        T::Bound<'a>: Bind<DB>,
+        DB: Backend,
+    {
+        for (i, column) in self.found_by().enumerate() {
+            out.push_sql(if i > 0 { ", " } else { "" });
+            old.bind(column, out.reborrow())?;
+        }
+        for column in self.columns.iter() {
+            out.push_sql(", ");
+            new.bind(column, out.reborrow())?;
+        }
+        Ok(())
+    }
+
+    fn matching<DB: Backend>(&self, out: &mut AstPass<'_, '_, DB>) -> QueryResult<()> {
+        for (i, column) in self.found_by().enumerate() {
+            out.push_sql(if i > 0 { " AND t." } else { "t." });
+            out.push_identifier(<T as Columns>::name(column))?;
+            out.push_sql(&format!(" = v.k{i}"));
+        }
+        Ok(())
+    }
+}

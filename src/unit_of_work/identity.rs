@@ -1,0 +1,117 @@
+//! The identity map of one entity: at most one node a key.
+
+use std::hash::{BuildHasher, Hasher};
+use std::rc::{Rc, Weak};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::node::Node;
+use crate::entity::Entity;
+
+/// Nodes by the keys of their rows: one that is to have another key is found under its old one until it is written. A node that nobody holds any more has left: the map does not keep it alive, and does not keep the key
+/// a second time.
+pub(crate) struct IdentityMap<T: Entity> {
+    nodes: HashTable<Entry<T>>,
+    hasher: DefaultHashBuilder,
+}
+
+struct Entry<T: Entity> {
+    hash: u64,
+    node: Weak<Node<T>>,
+}
+
+/// Few nodes are not worth a search for dead ones.
+const SWEPT_FROM: usize = 64;
+
+impl<T: Entity> Default for IdentityMap<T> {
+    fn default() -> Self {
+        Self { nodes: HashTable::new(), hasher: DefaultHashBuilder::default() }
+    }
+}
+
+impl<T: Entity> IdentityMap<T> {
+    pub(crate) fn get(&self, key: &T::Key) -> Option<Rc<Node<T>>> {
+        self.find(self.hasher.hash_one(key), |value| value.has_key(key))
+    }
+
+    /// The node of a row that was read.
+    pub(crate) fn of(&self, value: &T) -> Option<Rc<Node<T>>> {
+        let hash = self.hash(value);
+        // Only rows with this hash are asked for their key, which may have to be made.
+        let mut key = None;
+        self.find(hash, |other| other.has_key(key.get_or_insert_with(|| value.key())))
+    }
+
+    fn find(&self, hash: u64, mut is_it: impl FnMut(&T) -> bool) -> Option<Rc<Node<T>>> {
+        let entry = self.nodes.find(hash, |entry| {
+            entry.hash == hash
+                && entry.node.upgrade().is_some_and(|node| node.look_at_base(&mut is_it).unwrap_or(false))
+        })?;
+        entry.node.upgrade()
+    }
+
+    fn hash(&self, value: &T) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        value.hash_key(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Puts a node in. Gives the other one with the same key, which leaves.
+    pub(crate) fn insert(&mut self, node: &Rc<Node<T>>) -> Option<Rc<Node<T>>> {
+        let (hash, key) = node.look(|value| (self.hash(value), value.key()))?;
+        let before = self.remove(hash, |value| value.has_key(&key));
+        self.push(hash, node);
+        before.filter(|before| !Rc::ptr_eq(before, node))
+    }
+
+    /// Puts a node in whose key is not there.
+    pub(crate) fn insert_new(&mut self, node: &Rc<Node<T>>) {
+        if let Some(hash) = node.look(|value| self.hash(value)) {
+            self.push(hash, node);
+        }
+    }
+
+    fn push(&mut self, hash: u64, node: &Rc<Node<T>>) {
+        if self.nodes.len() >= SWEPT_FROM && self.nodes.len() == self.nodes.capacity() {
+            self.nodes.retain(|entry| entry.node.strong_count() > 0);
+        }
+        self.nodes.insert_unique(hash, Entry { hash, node: Rc::downgrade(node) }, |entry| entry.hash);
+    }
+
+    fn remove(&mut self, hash: u64, mut is_it: impl FnMut(&T) -> bool) -> Option<Rc<Node<T>>> {
+        let found = self.nodes.find_entry(hash, |entry| {
+            entry.hash == hash
+                && entry.node.upgrade().is_some_and(|node| node.look_at_base(&mut is_it).unwrap_or(false))
+        });
+        found.ok()?.remove().0.node.upgrade()
+    }
+
+    /// Takes this very node out, under the key of `value`.
+    pub(crate) fn take_under(&mut self, value: &T, node: &Rc<Node<T>>) {
+        self.take_at(self.hash(value), node);
+    }
+
+    fn take_at(&mut self, hash: u64, node: &Rc<Node<T>>) {
+        let address = Rc::as_ptr(node);
+        if let Ok(entry) = self.nodes.find_entry(hash, |entry| std::ptr::eq(entry.node.as_ptr(), address)) {
+            entry.remove();
+        }
+    }
+
+    pub(crate) fn live(&self) -> impl Iterator<Item = Rc<Node<T>>> {
+        self.nodes.iter().filter_map(|entry| entry.node.upgrade())
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.nodes.clear();
+    }
+}
+
+/// What `hash_key` must feed is what the key itself feeds.
+#[cfg(debug_assertions)]
+pub(crate) fn check_hash<T: Entity>(value: &T) -> bool {
+    let hasher = DefaultHashBuilder::default();
+    let mut own = hasher.build_hasher();
+    value.hash_key(&mut own);
+    own.finish() == hasher.hash_one(value.key())
+}

@@ -1,0 +1,496 @@
+//! A tracked row: its value, its state, and what a rollback would put back.
+
+use std::any::{Any, TypeId};
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
+use super::IntoAny;
+use super::tracked::ObjectState;
+use crate::entity::Entity;
+use crate::error::{Error, Result};
+use crate::place::Place;
+
+/// What a handle asks of its session, whose connection it doesn't know.
+pub(crate) trait Ops {
+    /// Whether the session takes changes now.
+    fn may_change(&self, place: Place) -> Result<()>;
+    /// Reads the row anew.
+    fn reload(&self, node: Rc<dyn AnyNode>, place: Place) -> Result<()>;
+    fn flush(&self, place: Place) -> Result<()>;
+    /// Takes the node among those that the next flush writes.
+    fn changed(&self, node: Rc<dyn AnyNode>);
+    /// Notes that the innermost frame has touched the node.
+    fn touch(&self, node: &Rc<dyn AnyNode>);
+}
+
+/// What the nodes of a session share.
+pub(crate) struct Owner {
+    session: u64,
+    /// Raised when everything that is clean becomes stale.
+    epoch: Cell<u32>,
+    /// How many savepoints are open.
+    level: Cell<u32>,
+    guards: RefCell<Vec<Guard>>,
+    next_guard: Cell<u64>,
+    ops: RefCell<Option<Weak<dyn Ops>>>,
+}
+
+/// A write guard that is alive.
+struct Guard {
+    id: u64,
+    node: *const (),
+    entity: &'static str,
+    place: Place,
+}
+
+/// The epoch of nodes that are stale whatever the session's is.
+const STALE: u32 = 0;
+
+impl Owner {
+    pub(crate) fn new(session: u64, ops: Weak<dyn Ops>) -> Rc<Self> {
+        Rc::new(Self {
+            session,
+            epoch: Cell::new(STALE + 1),
+            level: Cell::new(0),
+            guards: RefCell::default(),
+            next_guard: Cell::new(0),
+            ops: RefCell::new(Some(ops)),
+        })
+    }
+
+    pub(crate) fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// The session, while it is open.
+    pub(crate) fn ops(&self) -> Option<Rc<dyn Ops>> {
+        self.ops.borrow().as_ref().and_then(Weak::upgrade)
+    }
+
+    pub(crate) fn close(&self) {
+        self.ops.borrow_mut().take();
+    }
+
+    /// Everything that is clean is stale from now on.
+    pub(crate) fn next_epoch(&self) {
+        let next = self.epoch.get().wrapping_add(1);
+        self.epoch.set(if next == STALE { STALE + 1 } else { next });
+    }
+
+    pub(crate) fn level(&self) -> u32 {
+        self.level.get()
+    }
+
+    pub(crate) fn set_level(&self, level: u32) {
+        self.level.set(level);
+    }
+
+    pub(crate) fn has_guards(&self) -> bool {
+        !self.guards.borrow().is_empty()
+    }
+
+    pub(crate) fn alive_guard(&self) -> Option<Error> {
+        self.guards.borrow().last().map(Guard::error)
+    }
+
+    fn guard_of(&self, node: *const ()) -> Option<Error> {
+        self.guards.borrow().iter().find(|guard| guard.node == node).map(Guard::error)
+    }
+
+    fn open_guard(&self, node: *const (), entity: &'static str, place: Place) -> u64 {
+        let id = self.next_guard.replace(self.next_guard.get() + 1);
+        self.guards.borrow_mut().push(Guard { id, node, entity, place });
+        id
+    }
+
+    /// Whether the guard was still good.
+    pub(crate) fn close_guard(&self, id: u64) -> bool {
+        let Ok(mut guards) = self.guards.try_borrow_mut() else { return false };
+        let before = guards.len();
+        guards.retain(|guard| guard.id != id);
+        guards.len() < before
+    }
+
+    /// The frame ended: what the guards hold is thrown away.
+    pub(crate) fn void_guards(&self) {
+        self.guards.borrow_mut().clear();
+    }
+}
+
+impl Guard {
+    fn error(&self) -> Error {
+        Error::WriteGuardAlive { entity: self.entity, at: self.place }
+    }
+}
+
+/// An object's way from one state to another, for the listeners.
+pub(crate) struct Change {
+    pub(crate) node: Rc<dyn AnyNode>,
+    pub(crate) from: ObjectState,
+    pub(crate) to: ObjectState,
+}
+
+/// A node of any entity.
+pub(crate) trait AnyNode: IntoAny {
+    fn entity(&self) -> TypeId;
+    fn entity_name(&self) -> &'static str;
+    fn table_name(&self) -> &'static str;
+    fn state(&self) -> ObjectState;
+    /// A hash of the key that its row has in the database.
+    fn key_hash(&self) -> Option<u64>;
+    /// The savepoint `level` was released: its undo is its parent's.
+    fn release(&self, level: u32);
+    /// Drops the changes that were not written, and makes it stale.
+    fn expire(&self);
+    /// A deleted one is not the session's any more.
+    fn leave(self: Rc<Self>) -> Option<Change>;
+    /// The transaction is stored: there is nothing to undo any more.
+    fn committed(self: Rc<Self>) -> Option<Change>;
+}
+
+/// The record that was made of a row again.
+pub(crate) type Unfinished = Box<dyn Any>;
+
+/// What a rollback puts back.
+struct Undo<T> {
+    level: u32,
+    state: ObjectState,
+    value: Option<Rc<T>>,
+    /// Inserted in the frame: how to make a record of it again.
+    unfinish: Option<fn(T) -> Unfinished>,
+}
+
+/// What only few nodes have.
+struct Extra<T> {
+    /// What the database holds, while the value differs.
+    base: Option<Rc<T>>,
+    undo: Vec<Undo<T>>,
+    /// What it was to be inserted from, or was.
+    record: Option<Unfinished>,
+    /// What the running flush inserted.
+    staged: Option<Rc<T>>,
+    /// How many pending parents are above it.
+    level: u32,
+}
+
+impl<T> Default for Extra<T> {
+    fn default() -> Self {
+        Self { base: None, undo: Vec::new(), record: None, staged: None, level: 0 }
+    }
+}
+
+impl<T> Extra<T> {
+    fn is_empty(&self) -> bool {
+        self.base.is_none() && self.undo.is_empty() && self.record.is_none() && self.staged.is_none()
+    }
+}
+
+pub(crate) struct Node<T: Entity> {
+    owner: Rc<Owner>,
+    value: Cell<Option<Rc<T>>>,
+    extra: Cell<Option<Box<Extra<T>>>>,
+    epoch: Cell<u32>,
+    state: Cell<ObjectState>,
+    marked: Cell<bool>,
+}
+
+impl<T: Entity> Node<T> {
+    pub(crate) fn loaded(owner: Rc<Owner>, value: T) -> Rc<Self> {
+        let epoch = Cell::new(owner.epoch.get());
+        Rc::new(Self {
+            owner,
+            value: Cell::new(Some(Rc::new(value))),
+            extra: Cell::new(None),
+            epoch,
+            state: Cell::new(ObjectState::Persistent),
+            marked: Cell::new(false),
+        })
+    }
+
+    pub(crate) fn pending(owner: Rc<Owner>, level: u32) -> Rc<Self> {
+        let node = Self {
+            owner,
+            value: Cell::new(None),
+            extra: Cell::new(None),
+            epoch: Cell::new(STALE),
+            state: Cell::new(ObjectState::Pending),
+            marked: Cell::new(false),
+        };
+        if level > 0 {
+            node.extra(|extra| extra.level = level);
+        }
+        Rc::new(node)
+    }
+
+    pub(crate) fn owner(&self) -> &Rc<Owner> {
+        &self.owner
+    }
+
+    fn extra<R>(&self, f: impl FnOnce(&mut Extra<T>) -> R) -> R {
+        let mut extra = self.extra.take().unwrap_or_default();
+        let result = f(&mut extra);
+        self.extra.set((extra.level > 0 || !extra.is_empty()).then_some(extra));
+        result
+    }
+
+    fn peek<R>(&self, f: impl FnOnce(Option<&Extra<T>>) -> R) -> R {
+        let extra = self.extra.take();
+        let result = f(extra.as_deref());
+        self.extra.set(extra);
+        result
+    }
+
+    pub(crate) fn value(&self) -> Option<Rc<T>> {
+        let value = self.value.take();
+        self.value.set(value.clone());
+        value
+    }
+
+    /// What a child that is being made may see: the row itself, or the one that the running flush has inserted.
+    pub(crate) fn value_or_staged(&self) -> Option<Rc<T>> {
+        self.value().or_else(|| self.peek(|extra| extra.and_then(|extra| extra.staged.clone())))
+    }
+
+    pub(crate) fn look<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
+        // Not through `value`: the counter costs more than the look. Put back also if the application's code panics.
+        let looked_at = PutBack { cell: &self.value, value: self.value.take() };
+        looked_at.value.as_deref().map(f)
+    }
+
+    /// The same at the row as the database holds it.
+    pub(crate) fn look_at_base<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
+        match self.peek(|extra| extra.and_then(|extra| extra.base.clone())) {
+            Some(base) => Some(f(&base)),
+            None => self.look(f),
+        }
+    }
+
+    pub(crate) fn key(&self) -> Option<T::Key> {
+        self.look(T::key)
+    }
+
+    /// The row as the database holds it, as far as the session knows.
+    pub(crate) fn base(&self) -> Option<Rc<T>> {
+        self.peek(|extra| extra.and_then(|extra| extra.base.clone())).or_else(|| self.value())
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.peek(|extra| extra.is_some_and(|extra| extra.base.is_some()))
+    }
+
+    pub(crate) fn is_stale(&self) -> bool {
+        self.epoch.get() != self.owner.epoch.get() && !self.is_dirty()
+    }
+
+    pub(crate) fn is_marked(&self) -> bool {
+        self.marked.get()
+    }
+
+    pub(crate) fn set_marked(&self, marked: bool) {
+        self.marked.set(marked);
+    }
+
+    pub(crate) fn set_state(&self, state: ObjectState) {
+        self.state.set(state);
+    }
+
+    pub(crate) fn pending_level(&self) -> Option<u32> {
+        (self.state.get() == ObjectState::Pending).then(|| self.peek(|extra| extra.map_or(0, |extra| extra.level)))
+    }
+
+    pub(crate) fn make_stale(&self) {
+        self.epoch.set(STALE);
+    }
+
+    /// The row as it was just read: it replaces what was known, changes included.
+    pub(crate) fn loaded_again(&self, value: T) {
+        self.written(Rc::new(value));
+        self.epoch.set(self.owner.epoch.get());
+    }
+
+    /// The row as it was just written. Columns that were not may have changed since it was read: that makes it no fresher.
+    pub(crate) fn written(&self, value: Rc<T>) {
+        self.value.set(Some(value));
+        if self.is_dirty() {
+            self.extra(|extra| extra.base = None);
+        }
+    }
+
+    /// Drops the changes that were not written.
+    pub(crate) fn drop_changes(&self) {
+        if let Some(base) = self.extra(|extra| extra.base.take()) {
+            self.value.set(Some(base));
+        }
+    }
+
+    /// A change: keeps the old value as the base, unless there is one. Says whether it is the first since the last flush.
+    pub(crate) fn change(&self, value: T) -> bool {
+        let old = self.value.replace(Some(Rc::new(value)));
+        self.extra(|extra| {
+            let first = extra.base.is_none();
+            if first {
+                extra.base = old;
+            }
+            first
+        })
+    }
+
+    pub(crate) fn stage(&self, value: Option<Rc<T>>) {
+        self.extra(|extra| extra.staged = value);
+    }
+
+    /// The running flush was good: what it inserted is the row.
+    pub(crate) fn inserted(&self, level: u32, unfinish: fn(T) -> Unfinished) {
+        let staged = self.extra(|extra| {
+            extra.undo.reserve_exact(1);
+            extra.undo.push(Undo { level, state: ObjectState::Transient, value: None, unfinish: Some(unfinish) });
+            extra.level = 0;
+            extra.staged.take()
+        });
+        self.value.set(staged);
+        self.epoch.set(self.owner.epoch.get());
+        self.state.set(ObjectState::Persistent);
+    }
+
+    /// Keeps what a rollback of the innermost frame will need. Says whether the frame had not touched it yet.
+    pub(crate) fn remember(&self, level: u32) -> bool {
+        let value = self.base();
+        let state = self.state.get();
+        self.extra(|extra| {
+            let is_new = extra.undo.last().is_none_or(|undo| undo.level < level);
+            if is_new {
+                // Mostly the only one.
+                extra.undo.reserve_exact(1);
+                extra.undo.push(Undo { level, state, value, unfinish: None });
+            }
+            is_new
+        })
+    }
+
+    /// Puts back what was before the frame `level`.
+    pub(crate) fn undo(&self, level: u32) {
+        self.marked.set(false);
+        self.epoch.set(STALE);
+        let undone = self.extra(|extra| {
+            extra.base = None;
+            let position = extra.undo.iter().position(|undo| undo.level >= level)?;
+            extra.undo.drain(position..).next()
+        });
+        let Some(undone) = undone else { return };
+        self.state.set(undone.state);
+        let value = self.value.replace(undone.value);
+        if let (Some(unfinish), Some(value)) = (undone.unfinish, value) {
+            let record = unfinish(Rc::unwrap_or_clone(value));
+            self.extra(|extra| extra.record = Some(record));
+        }
+    }
+
+    /// Never inserted: transient, with its record if there is one.
+    pub(crate) fn cancel(&self, record: Option<Unfinished>) {
+        self.state.set(ObjectState::Transient);
+        self.extra(|extra| {
+            extra.level = 0;
+            extra.staged = None;
+            extra.record = record;
+        });
+    }
+
+    pub(crate) fn take_record(&self) -> Option<Unfinished> {
+        self.extra(|extra| extra.record.take())
+    }
+
+    /// No longer the session's. Values stay, changes that were not written too.
+    pub(crate) fn detach(&self) {
+        self.state.set(ObjectState::Detached);
+        self.marked.set(false);
+        self.epoch.set(STALE);
+        self.extra.take();
+    }
+
+    pub(crate) fn erased(self: &Rc<Self>) -> Rc<dyn AnyNode> {
+        Rc::clone(self) as Rc<dyn AnyNode>
+    }
+
+    fn address(&self) -> *const () {
+        std::ptr::from_ref(self).cast()
+    }
+
+    pub(crate) fn open_guard(&self, place: Place) -> Result<u64> {
+        if let Some(error) = self.guard() {
+            return Err(error);
+        }
+        Ok(self.owner.open_guard(self.address(), std::any::type_name::<T>(), place))
+    }
+
+    pub(crate) fn guard(&self) -> Option<Error> {
+        self.owner.guard_of(self.address())
+    }
+}
+
+/// A value that is looked at; goes back to its cell, whatever way the look ends.
+struct PutBack<'a, T> {
+    cell: &'a Cell<Option<Rc<T>>>,
+    value: Option<Rc<T>>,
+}
+
+impl<T> Drop for PutBack<'_, T> {
+    fn drop(&mut self) {
+        self.cell.set(self.value.take());
+    }
+}
+
+impl<T: Entity> AnyNode for Node<T> {
+    fn entity(&self) -> TypeId {
+        TypeId::of::<T>()
+    }
+
+    fn entity_name(&self) -> &'static str {
+        std::any::type_name::<T>()
+    }
+
+    fn table_name(&self) -> &'static str {
+        T::TABLE
+    }
+
+    fn state(&self) -> ObjectState {
+        self.state.get()
+    }
+
+    fn key_hash(&self) -> Option<u64> {
+        self.base().map(|base| crate::entity::hash_of(&base.key()))
+    }
+
+    fn release(&self, level: u32) {
+        self.extra(|extra| {
+            let Some(last) = extra.undo.pop_if(|undo| undo.level == level) else { return };
+            if extra.undo.last().is_none_or(|undo| undo.level + 1 < level) {
+                extra.undo.push(Undo { level: level.saturating_sub(1), ..last });
+            }
+        });
+    }
+
+    fn expire(&self) {
+        self.drop_changes();
+        self.make_stale();
+    }
+
+    fn leave(self: Rc<Self>) -> Option<Change> {
+        let from = self.state.get();
+        if from != ObjectState::Deleted {
+            return None;
+        }
+        self.detach();
+        Some(Change { node: self, from, to: ObjectState::Detached })
+    }
+
+    fn committed(self: Rc<Self>) -> Option<Change> {
+        if self.peek(|extra| extra.is_some()) {
+            self.extra(|extra| extra.undo = Vec::new());
+        }
+        if self.state.get() != ObjectState::Deleted {
+            return None;
+        }
+        self.state.set(ObjectState::Detached);
+        Some(Change { node: self, from: ObjectState::Deleted, to: ObjectState::Detached })
+    }
+}

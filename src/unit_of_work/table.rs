@@ -1,0 +1,557 @@
+//! One entity on one session: its identity map, and what a flush does to rows that exist.
+
+use std::any::{Any, TypeId};
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use super::IntoAny;
+use super::identity::IdentityMap;
+use super::node::{AnyNode, Change, Node, Owner};
+use super::tracked::ObjectState;
+use crate::backend::SessionConnection;
+use crate::entity::{self, ColumnSet, Entity, Persist, Reference, RowLock, TableId};
+use crate::error::{Error, Result};
+use crate::place::Place;
+use crate::session::core::Core;
+
+/// A table of any entity.
+pub(crate) trait Table<C: SessionConnection>: IntoAny {
+    fn entity(&self) -> TypeId;
+    fn table(&self) -> TableId;
+    fn depends_on(&self) -> Vec<TableId>;
+    /// Reads rows anew; one that is gone is `RowGone`, and its node detached.
+    fn reload(&self, core: &Core<C>, nodes: Vec<Rc<dyn AnyNode>>, lock: Option<RowLock>, place: Place) -> Result<()>;
+    /// Every live node that is clean, persistent and stale.
+    fn stale(&self) -> Vec<Rc<dyn AnyNode>>;
+    /// Writes what changed in these nodes.
+    fn update(&self, core: &Core<C>, nodes: Vec<Rc<dyn AnyNode>>, place: Place) -> Result<()>;
+    /// Takes these nodes as those that this flush deletes.
+    fn expect_deletes(&self, nodes: Vec<Rc<dyn AnyNode>>);
+    /// Makes sure that the rows to delete are there where that is not known, before new ones may get their keys (SQLite gives
+    /// keys again).
+    fn check_deletes(&self, core: &Core<C>, place: Place) -> Result<()>;
+    /// The rows to delete, for an order among them.
+    fn deletes(&self) -> Vec<Doomed>;
+    /// Deletes some of them, or all.
+    fn delete(&self, core: &Core<C>, rows: Option<&[usize]>, place: Place) -> Result<()>;
+    /// Sets columns of a row that will be deleted to NULL, so that another one can go first.
+    fn cut(&self, core: &Core<C>, row: usize, columns: ColumnSet, place: Place) -> Result<()>;
+    /// What the running flush did to rows that were there.
+    fn wrote(&self) -> Wrote;
+    fn make_stale(&self);
+    /// The nodes that are to refer to one of these keys, and the others.
+    fn referring(&self, nodes: Vec<Rc<dyn AnyNode>>, keys: &Keys) -> (AnyNodes, AnyNodes);
+    /// The flush was good: nodes become what was written.
+    fn settle(&self) -> Vec<Change>;
+    /// The flush failed: nodes stay what they are.
+    fn revert(&self);
+    /// Undoes what was done since `level` began to these nodes, which are in the order of their first touch.
+    fn undo(&self, nodes: Vec<Rc<dyn AnyNode>>, level: u32) -> Vec<Change>;
+    /// Detaches every node.
+    fn forget(&self) -> Vec<Change>;
+}
+
+/// What a flush did to rows that were there, as far as others of the map may show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Wrote {
+    Nothing,
+    Values,
+    /// Keys that foreign keys refer to: the database may have changed or deleted the rows that do.
+    Keys,
+}
+
+/// A row to delete, as far as an order among them needs to know it.
+pub(crate) struct Doomed {
+    pub(crate) key: u64,
+    pub(crate) references: Vec<Reference>,
+}
+
+/// A node, and what the running flush has made of its row.
+type Written<T> = (Rc<Node<T>>, Rc<T>);
+
+type AnyNodes = Vec<Rc<dyn AnyNode>>;
+
+/// Hashes of keys, by their tables.
+pub(crate) type Keys = HashSet<(TableId, u64)>;
+
+pub(crate) struct TableUnit<T: Entity, C> {
+    owner: Rc<Owner>,
+    map: RefCell<IdentityMap<T>>,
+    updated: RefCell<Vec<Written<T>>>,
+    /// To delete in the running flush; those that a record takes the place of leave.
+    doomed: RefCell<Vec<Rc<Node<T>>>>,
+    deleted: RefCell<Vec<Rc<Node<T>>>>,
+    connection: PhantomData<fn() -> C>,
+}
+
+fn typed<T: Entity>(nodes: Vec<Rc<dyn AnyNode>>) -> impl Iterator<Item = Rc<Node<T>>> {
+    nodes.into_iter().filter_map(|node| Rc::downcast::<Node<T>>(node.into_any()).ok())
+}
+
+/// Puts a row that takes a key behind the one that gives it up.
+fn keys_handed_on<T: Entity>(nodes: Vec<Rc<Node<T>>>) -> Vec<Rc<Node<T>>> {
+    let keys = |node: &Rc<Node<T>>| Some((node.base()?.key(), node.key()?));
+    let changes: HashMap<T::Key, (usize, T::Key)> = nodes
+        .iter()
+        .enumerate()
+        .filter_map(|(n, node)| keys(node).filter(|(old, new)| old != new).map(|(old, new)| (old, (n, new))))
+        .collect();
+    if changes.len() < 2 {
+        return nodes;
+    }
+    let mut order = Vec::with_capacity(nodes.len());
+    let mut placed = vec![false; nodes.len()];
+    for first in 0..nodes.len() {
+        // Along the chain to the one whose new key nobody has; a ring ends where it began.
+        let mut chain = Vec::new();
+        let mut next = Some(first);
+        while let Some(n) = next.filter(|n| !placed[*n]) {
+            placed[n] = true;
+            chain.push(n);
+            next = keys(&nodes[n]).and_then(|(_, new)| changes.get(&new)).map(|(n, _)| *n);
+        }
+        order.extend(chain.into_iter().rev());
+    }
+    order.into_iter().map(|n| Rc::clone(&nodes[n])).collect()
+}
+
+/// Rows that a flush writes together.
+struct Batch<T> {
+    columns: ColumnSet,
+    rows: Vec<(Rc<T>, Rc<T>)>,
+}
+
+impl<T: Entity, C: Persist<T>> TableUnit<T, C> {
+    pub(crate) fn new(owner: Rc<Owner>) -> Self {
+        Self {
+            owner,
+            map: RefCell::default(),
+            updated: RefCell::default(),
+            doomed: RefCell::default(),
+            deleted: RefCell::default(),
+            connection: PhantomData,
+        }
+    }
+
+    pub(crate) fn get(&self, key: &T::Key) -> Option<Rc<Node<T>>> {
+        self.map.borrow().get(key)
+    }
+
+    pub(crate) fn live(&self) -> Vec<Rc<Node<T>>> {
+        self.map.borrow().live().collect()
+    }
+
+    /// The node of a row that was read: a clean one takes the new values, a changed one keeps its own.
+    pub(crate) fn intern(&self, value: T) -> Result<(Rc<Node<T>>, Option<Change>)> {
+        #[cfg(debug_assertions)]
+        debug_assert!(super::identity::check_hash(&value), "`hash_key` and the key's own hash differ");
+        let known = self.map.borrow().of(&value);
+        let (node, change) = match known {
+            Some(node) => {
+                self.overwrite(&node, value)?;
+                (node, None)
+            }
+            None => {
+                let node = Node::loaded(Rc::clone(&self.owner), value);
+                self.map.borrow_mut().insert_new(&node);
+                let change = Change { node: node.erased(), from: ObjectState::Transient, to: ObjectState::Persistent };
+                (node, Some(change))
+            }
+        };
+        self.was_read(&node);
+        Ok((node, change))
+    }
+
+    /// What a savepoint showed is not what holds after its rollback.
+    fn was_read(&self, node: &Rc<Node<T>>) {
+        if self.owner.level() > 0
+            && let Some(ops) = self.owner.ops()
+        {
+            ops.touch(&node.erased());
+        }
+    }
+
+    fn overwrite(&self, node: &Rc<Node<T>>, value: T) -> Result<()> {
+        if let Some(error) = node.guard() {
+            // Its copy is of the values that would be replaced.
+            return Err(error);
+        }
+        if !node.is_dirty() {
+            node.loaded_again(value);
+            return Ok(());
+        }
+        let known = node.base().and_then(|base| base.version());
+        if known != value.version() {
+            return Err(self.stale_data(1, 0, vec![format!("{:?}", value.key())]));
+        }
+        Ok(())
+    }
+
+    fn stale_data(&self, expected: usize, matched: usize, keys: Vec<String>) -> Error {
+        Error::StaleData { table: T::TABLE, expected, matched, keys }
+    }
+
+    /// Sends changes of the same columns, and checks that every row was there in the version that the session knows.
+    pub(crate) fn write(
+        &self,
+        core: &Core<C>,
+        rows: &[(Rc<T>, Rc<T>)],
+        columns: ColumnSet,
+        place: Place,
+    ) -> Result<()> {
+        let changes: Vec<_> = rows.iter().map(|(old, new)| entity::Change { old: &**old, new: &**new }).collect();
+        let matched = core.flushed(place, |conn| conn.update(&changes, columns))?;
+        if matched != rows.len() {
+            return Err(self.name_stale(core, rows, matched, place));
+        }
+        Ok(())
+    }
+
+    /// Which rows are not there any more, or not as they were.
+    fn name_stale(&self, core: &Core<C>, rows: &[(Rc<T>, Rc<T>)], matched: usize, place: Place) -> Error {
+        let expected = rows.len();
+        let keys: Vec<_> = rows.iter().flat_map(|(old, new)| [old.key(), new.key()]).collect();
+        let there = core.flushed(place, |conn| conn.load_by_keys(&keys, None)).unwrap_or_default();
+        let there: HashMap<T::Key, T> = there.into_iter().map(|row| (row.key(), row)).collect();
+        // Of a version only those that were written have the next one, and with it what was written.
+        let is_good = |old: &T, new: &T| {
+            let is = |row: &T| there.get(&row.key()).is_some_and(|there| there.version() == row.version());
+            let is_written = there.get(&new.key()).is_some_and(|there| there.diff(new).is_empty());
+            if old.version().is_some() { is_written || (is(old) && expected > 1) } else { is(old) || is(new) }
+        };
+        let stale = rows.iter().filter(|(old, new)| !is_good(old, new)).map(|(old, _)| format!("{:?}", old.key()));
+        self.stale_data(expected, matched, stale.collect())
+    }
+
+    /// The row that a record with this key would take the place of.
+    pub(crate) fn take_doomed(&self, key: &T::Key) -> Option<Rc<Node<T>>> {
+        let mut doomed = self.doomed.borrow_mut();
+        let position = doomed.iter().position(|node| node.base().is_some_and(|base| base.has_key(key)))?;
+        Some(doomed.swap_remove(position))
+    }
+
+    pub(crate) fn has_doomed(&self) -> bool {
+        !self.doomed.borrow().is_empty()
+    }
+
+    pub(crate) fn was_deleted(&self, node: Rc<Node<T>>) {
+        self.deleted.borrow_mut().push(node);
+    }
+
+    pub(crate) fn delete_nodes(&self, core: &Core<C>, nodes: Vec<Rc<Node<T>>>, place: Place) -> Result<()> {
+        let mut rows: Vec<_> = nodes.iter().filter_map(|node| node.base()).collect();
+        rows.sort_by_cached_key(|row| row.key());
+        if C::HAS_HOOKS {
+            rows.iter().try_for_each(|row| core.entity_hook(place, |conn| conn.before_delete(row)))?;
+        }
+        let borrowed: Vec<&T> = rows.iter().map(|row| &**row).collect();
+        let matched = core.flushed(place, |conn| conn.delete(&borrowed))?;
+        if matched != rows.len() {
+            return Err(self.name_undeleted(core, &rows, matched, place));
+        }
+        if C::HAS_HOOKS {
+            rows.iter().try_for_each(|row| core.entity_hook(place, |conn| conn.after_delete(row)))?;
+        }
+        self.deleted.borrow_mut().extend(nodes);
+        Ok(())
+    }
+
+    /// Of rows that could not be deleted those in another version are still there; where none is, they were gone before.
+    fn name_undeleted(&self, core: &Core<C>, rows: &[Rc<T>], matched: usize, place: Place) -> Error {
+        let keys: Vec<_> = rows.iter().map(|row| row.key()).collect();
+        let there = core.flushed(place, |conn| conn.load_by_keys(&keys, None)).unwrap_or_default();
+        let mut stale: Vec<_> = there.iter().map(|row| format!("{:?}", row.key())).collect();
+        if stale.is_empty() && rows.len() == 1 {
+            stale.extend(keys.iter().map(|key| format!("{key:?}")));
+        }
+        self.stale_data(rows.len(), matched, stale)
+    }
+
+    /// Puts the node of a new row in; one with the same key, whose row must be gone, leaves.
+    pub(crate) fn put(&self, node: &Rc<Node<T>>) -> Option<Change> {
+        let before = self.map.borrow_mut().insert(node)?;
+        before.detach();
+        Some(Change { node: before.erased(), from: ObjectState::Persistent, to: ObjectState::Detached })
+    }
+
+    pub(crate) fn remove(&self, node: &Rc<Node<T>>) {
+        if let Some(base) = node.base() {
+            self.map.borrow_mut().take_under(&base, node);
+        }
+    }
+
+    fn batches(&self, core: &Core<C>, nodes: &[Rc<Node<T>>], place: Place) -> Result<Vec<Batch<T>>> {
+        let mut batches: Vec<Batch<T>> = Vec::new();
+        let mut by_columns: HashMap<ColumnSet, usize> = HashMap::new();
+        for node in nodes {
+            let (Some(base), Some(mut value)) = (node.base(), node.value()) else { continue };
+            let mut columns = value.diff(&base);
+            if C::HAS_HOOKS && !columns.is_empty() {
+                let mut changed = T::clone(&value);
+                core.entity_hook(place, |conn| conn.before_update(&mut changed))?;
+                columns = changed.diff(&base);
+                value = Rc::new(changed);
+            }
+            // A version of one's own making is not written.
+            if let Some(column) = T::version_column() {
+                columns = columns.without(ColumnSet::of(column));
+            }
+            if columns.is_empty() {
+                self.updated.borrow_mut().push((Rc::clone(node), base));
+                continue;
+            }
+            if let (Some(column), Some(version)) = (T::version_column(), base.version()) {
+                let mut next = T::clone(&value);
+                next.set_version(version.wrapping_add(1));
+                value = Rc::new(next);
+                columns = columns.with(column, true);
+            }
+            self.updated.borrow_mut().push((Rc::clone(node), Rc::clone(&value)));
+            if columns.meets(T::key_columns()) && !by_columns.contains_key(&columns) {
+                // Keys are handed on in the order of the rows: none may join a batch that is sent before its neighbour's.
+                by_columns.retain(|other, _| !other.meets(T::key_columns()));
+            }
+            let batch = *by_columns.entry(columns).or_insert_with(|| {
+                batches.push(Batch { columns, rows: Vec::new() });
+                batches.len() - 1
+            });
+            if let Some(batch) = batches.get_mut(batch) {
+                batch.rows.push((base, value));
+            }
+        }
+        Ok(batches)
+    }
+}
+
+impl<T: Entity, C: Persist<T>> Table<C> for TableUnit<T, C> {
+    fn entity(&self) -> TypeId {
+        TypeId::of::<T>()
+    }
+
+    fn table(&self) -> TableId {
+        T::table()
+    }
+
+    fn depends_on(&self) -> Vec<TableId> {
+        T::depends_on()
+    }
+
+    fn reload(&self, core: &Core<C>, nodes: Vec<Rc<dyn AnyNode>>, lock: Option<RowLock>, place: Place) -> Result<()> {
+        let nodes: Vec<_> = typed::<T>(nodes).collect();
+        // The key that the row has in the database, not one that it is to have.
+        let keys: Vec<_> = nodes.iter().filter_map(|node| node.base().map(|base| base.key())).collect();
+        let rows = core.entity_query(place, |conn| conn.load_by_keys(&keys, lock))?;
+        let mut rows: HashMap<T::Key, T> = rows.into_iter().map(|row| (row.key(), row)).collect();
+        let mut gone = None;
+        for (node, key) in nodes.iter().zip(keys) {
+            match rows.remove(&key) {
+                Some(row) => {
+                    // A changed key is not the row's any more.
+                    node.drop_changes();
+                    node.loaded_again(row);
+                    self.was_read(node);
+                }
+                None => {
+                    core.unit().unlist(&node.erased());
+                    self.remove(node);
+                    let from = node.state();
+                    node.detach();
+                    core.tell_transitions(vec![Change { node: node.erased(), from, to: ObjectState::Detached }]);
+                    gone.get_or_insert_with(|| Error::RowGone { table: T::TABLE, key: format!("{key:?}") });
+                }
+            }
+        }
+        gone.map_or(Ok(()), Err)
+    }
+
+    fn stale(&self) -> Vec<Rc<dyn AnyNode>> {
+        let map = self.map.borrow();
+        map.live().filter(|node| node.is_stale()).map(|node| node.erased()).collect()
+    }
+
+    fn update(&self, core: &Core<C>, nodes: Vec<Rc<dyn AnyNode>>, place: Place) -> Result<()> {
+        let mut nodes: Vec<_> = typed::<T>(nodes).filter(|node| !node.is_marked()).collect();
+        // In the order of their keys, so that two sessions don't wait for each other.
+        nodes.sort_by_cached_key(|node| node.base().map(|base| base.key()));
+        let nodes = keys_handed_on(nodes);
+        for batch in self.batches(core, &nodes, place)? {
+            self.write(core, &batch.rows, batch.columns, place)?;
+            if C::HAS_HOOKS {
+                let mut written = batch.rows.iter();
+                written.try_for_each(|(_, new)| core.entity_hook(place, |conn| conn.after_update(new)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn expect_deletes(&self, nodes: Vec<Rc<dyn AnyNode>>) {
+        *self.doomed.borrow_mut() = typed::<T>(nodes).collect();
+    }
+
+    fn check_deletes(&self, core: &Core<C>, place: Place) -> Result<()> {
+        let doomed = self.doomed.borrow().clone();
+        let unsure: Vec<_> = doomed.iter().filter(|node| node.is_stale()).filter_map(|node| node.base()).collect();
+        if unsure.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<_> = unsure.iter().map(|row| row.key()).collect();
+        let there = core.flushed(place, |conn| conn.load_by_keys(&keys, None))?;
+        let is_there = |row: &Rc<T>| there.iter().any(|there| there.has_key(&row.key()));
+        let gone: Vec<_> = unsure.iter().filter(|row| !is_there(row)).map(|row| format!("{:?}", row.key())).collect();
+        if gone.is_empty() { Ok(()) } else { Err(self.stale_data(unsure.len(), unsure.len() - gone.len(), gone)) }
+    }
+
+    fn deletes(&self) -> Vec<Doomed> {
+        let doomed = self.doomed.borrow();
+        let rows = doomed.iter().filter_map(|node| node.base());
+        rows.map(|row| {
+            let mut references = Vec::new();
+            row.references(&mut |reference| references.push(reference));
+            Doomed { key: entity::hash_of(&row.key()), references }
+        })
+        .collect()
+    }
+
+    fn delete(&self, core: &Core<C>, rows: Option<&[usize]>, place: Place) -> Result<()> {
+        let nodes: Vec<_> = match rows {
+            None => self.doomed.borrow().clone(),
+            Some(rows) => {
+                let doomed = self.doomed.borrow();
+                rows.iter().filter_map(|row| doomed.get(*row).cloned()).collect()
+            }
+        };
+        if nodes.is_empty() { Ok(()) } else { self.delete_nodes(core, nodes, place) }
+    }
+
+    fn cut(&self, core: &Core<C>, row: usize, columns: ColumnSet, place: Place) -> Result<()> {
+        let key = self.doomed.borrow().get(row).and_then(|node| node.base()).map(|base| base.key());
+        let Some(key) = key else { return Ok(()) };
+        core.flushed(place, |conn| conn.set_null(&key, columns)).map(drop)
+    }
+
+    fn wrote(&self) -> Wrote {
+        let updated = self.updated.borrow();
+        let key_changed = |(node, value): &Written<T>| node.base().is_some_and(|base| !base.has_key(&value.key()));
+        if !self.deleted.borrow().is_empty() || updated.iter().any(key_changed) {
+            Wrote::Keys
+        } else if updated.is_empty() {
+            Wrote::Nothing
+        } else {
+            Wrote::Values
+        }
+    }
+
+    fn make_stale(&self) {
+        for node in self.map.borrow().live() {
+            node.make_stale();
+        }
+    }
+
+    fn referring(&self, nodes: Vec<Rc<dyn AnyNode>>, keys: &Keys) -> (AnyNodes, AnyNodes) {
+        let refers = |node: &Rc<Node<T>>| {
+            let mut found = false;
+            node.look(|row| row.references(&mut |to| found |= keys.contains(&(to.table, to.key))));
+            found
+        };
+        let (referring, others): (Vec<_>, Vec<_>) = typed::<T>(nodes).partition(refers);
+        let erased = |nodes: Vec<Rc<Node<T>>>| nodes.iter().map(Node::erased).collect();
+        (erased(referring), erased(others))
+    }
+
+    fn settle(&self) -> Vec<Change> {
+        let level = self.owner.level();
+        let ops = self.owner.ops();
+        let touch = |node: &Rc<Node<T>>| {
+            if node.remember(level)
+                && let Some(ops) = &ops
+            {
+                ops.touch(&node.erased());
+            }
+        };
+        let mut changes = Vec::new();
+        self.doomed.borrow_mut().clear();
+        for node in self.deleted.take() {
+            touch(&node);
+            self.remove(&node);
+            node.drop_changes();
+            node.set_marked(false);
+            node.set_state(ObjectState::Deleted);
+            changes.push(Change { node: node.erased(), from: ObjectState::Persistent, to: ObjectState::Deleted });
+        }
+        // First every old key is given up, so that nobody is taken for the one who had a new key before.
+        let mut moved = Vec::new();
+        for (node, value) in self.updated.take() {
+            touch(&node);
+            if node.base().is_some_and(|base| !base.has_key(&value.key())) {
+                self.remove(&node);
+                moved.push(Rc::clone(&node));
+            }
+            node.written(value);
+        }
+        changes.extend(moved.iter().filter_map(|node| self.put(node)));
+        changes
+    }
+
+    fn revert(&self) {
+        self.doomed.borrow_mut().clear();
+        self.deleted.borrow_mut().clear();
+        self.updated.borrow_mut().clear();
+    }
+
+    fn undo(&self, nodes: Vec<Rc<dyn AnyNode>>, level: u32) -> Vec<Change> {
+        let nodes: Vec<_> = typed::<T>(nodes).collect();
+        // First everything leaves, so that a key that was used twice is free for the one that had it before.
+        for node in nodes.iter().filter(|node| node.state() == ObjectState::Persistent) {
+            self.remove(node);
+        }
+        let mut changes = Vec::new();
+        let mut back = HashSet::new();
+        // In the order in which they were touched: who had a key first had it before the frame began, and who was read
+        // under it later was another row.
+        for node in nodes {
+            let from = node.state();
+            if from == ObjectState::Detached {
+                continue;
+            }
+            node.undo(level);
+            if node.state() == ObjectState::Persistent {
+                let holder = node.key().and_then(|key| self.get(&key)).map(|holder| Rc::as_ptr(&holder));
+                if holder.is_some_and(|holder| holder != Rc::as_ptr(&node) && back.contains(&holder)) {
+                    node.detach();
+                } else {
+                    changes.extend(self.put(&node));
+                    back.insert(Rc::as_ptr(&node));
+                }
+            }
+            let to = node.state();
+            if from != to {
+                changes.push(Change { node: node.erased(), from, to });
+            }
+        }
+        changes
+    }
+
+    fn forget(&self) -> Vec<Change> {
+        let nodes = self.live();
+        self.map.borrow_mut().clear();
+        let left = nodes.into_iter().map(|node| {
+            let from = node.state();
+            node.detach();
+            Change { node: node.erased(), from, to: ObjectState::Detached }
+        });
+        left.collect()
+    }
+}
+
+impl<T: Entity, C> std::fmt::Debug for TableUnit<T, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TableUnit").field("table", &T::TABLE).finish_non_exhaustive()
+    }
+}
+
+/// A value of any type, for records that go back to their makers.
+pub(crate) fn boxed<N: 'static>(record: N) -> Box<dyn Any> {
+    Box::new(record)
+}

@@ -1,0 +1,46 @@
+//! The files of the suite, compiled once for each backend; `db` is the backend.
+
+pub(crate) use super::db;
+pub(crate) use crate::models::{self, *};
+pub(crate) use crate::schema;
+pub(crate) use crate::{shape_tables, shapes};
+
+mod attacks;
+mod basics;
+mod bulk;
+mod counts;
+mod flush_corners;
+mod frames;
+mod guards;
+mod hooks;
+mod model;
+mod model_finds;
+mod notices;
+mod parity_bulk;
+mod parity_cascades;
+mod parity_counts;
+mod parity_defaults;
+mod parity_events;
+mod parity_expire;
+mod parity_fetches;
+mod parity_hooks;
+mod parity_keys;
+mod parity_lifecycle;
+mod parity_links;
+mod parity_merge;
+mod parity_nulls;
+mod parity_order;
+mod parity_rekeys;
+mod parity_rings;
+mod parity_rollback;
+mod parity_rowswitch;
+mod parity_session;
+mod parity_states;
+mod parity_tools;
+mod parity_transaction;
+mod parity_unit_of_work;
+mod parity_versions;
+mod recorder;
+mod relations;
+mod stale;
+mod tools;
