@@ -392,7 +392,7 @@ fn whatever_fails_in_a_flush_nothing_is_doubled_or_half_stored() {
             match &said {
                 Ok(Ok(())) => assert_eq!(text, done, "{what}"),
                 Ok(Err(Error::CommitUnknown { .. })) | Err(_) => {
-                    assert!(text == done || text == undone, "{what}: {text}")
+                    assert!(text == done || text == undone, "{what}: {text}");
                 }
                 Ok(Err(_)) => assert_eq!(text, undone, "{what}"),
             }
