@@ -287,6 +287,11 @@ impl<C: SessionConnection> Engine<C> {
         self.inner.gate_rule == GateRule::Writers
     }
 
+    /// Who waits for the write gate.
+    pub(crate) fn gate_rule(&self) -> GateRule {
+        self.inner.gate_rule
+    }
+
     pub(crate) fn verifies_commits(&self) -> bool {
         self.settings().verify_commits
     }

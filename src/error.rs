@@ -615,6 +615,72 @@ pub enum Error {
         wanted_at: Place,
     },
 
+    /// Every place in the executor's queue is taken: the job was not begun, and the database not touched.
+    #[error(
+        "the executor's queue is full ({queued} job(s), waited {waited:?}), and the job was not begun: try again later, or raise `queue` or `threads`"
+    )]
+    QueueFull {
+        /// How many jobs are in it.
+        queued: usize,
+        /// How long the job stood behind them.
+        waited: Duration,
+    },
+
+    /// The job was cancelled before it began.
+    #[error("the job was cancelled before it began")]
+    JobCancelled,
+
+    /// The job panicked: its transaction is rolled back, and its thread goes on.
+    #[error("the job submitted at {at} panicked, and is rolled back: {message}")]
+    JobPanicked {
+        /// Where it was submitted.
+        at: Place,
+        /// The panic's text.
+        message: String,
+    },
+
+    /// The job shared its transaction with others (group commit), and one of them lost it: nothing of it is stored.
+    #[error(
+        "the transaction that this job shared with others was lost, nothing of it was stored: run it again, or submit it with a retry policy; {cause}"
+    )]
+    BatchRolledBack {
+        /// What lost it.
+        cause: Cause,
+    },
+
+    /// One of the executor's own threads would wait for a job that no thread is left to run.
+    #[error(
+        "waiting for this job on a database thread of its own executor would never end: return from the job first, do the work in this job, or give the executor another thread"
+    )]
+    WouldHang,
+
+    /// The answer was taken before.
+    #[error("the answer of this job was taken before: a job has one answer")]
+    AnswerTaken,
+
+    /// The executor's `shutdown` ran out of time.
+    #[error("{refused} job(s) were refused after {waited:?}, and {} still run(s):\n{running}", running.len())]
+    NotDrained {
+        /// How long it waited.
+        waited: Duration,
+        /// How many jobs had not begun. Each was answered with [`Error::ShutDown`].
+        refused: usize,
+        /// The jobs that still run: thread, place, age.
+        running: Holders,
+    },
+
+    /// An executor for this connection type is installed already.
+    #[error("an executor for this connection type is already installed: use that one, `Executor::installed()`")]
+    ExecutorInstalled,
+
+    /// Several executors are installed, and the function does not say which one it means.
+    #[error("several executors are installed: name the connection, as in `#[on_database_thread(SqliteConnection)]`")]
+    AmbiguousExecutor,
+
+    /// No executor is installed.
+    #[error("no executor: call `Executor::builder(registry).build()?.install()` at start-up")]
+    NoExecutor,
+
     /// A connection could not be opened or set up.
     #[error("could not connect to {url}: {message}")]
     Connect {
@@ -676,11 +742,13 @@ impl Error {
             | Self::ShutdownTimeout { .. }
             | Self::PoolTimeout { .. }
             | Self::GateTimeout { .. }
+            | Self::QueueFull { .. }
+            | Self::NotDrained { .. }
             | Self::Connect { .. } => ErrorClass::Unavailable,
-            Self::StaleData { .. } => ErrorClass::Retryable,
+            Self::StaleData { .. } | Self::BatchRolledBack { .. } => ErrorClass::Retryable,
             Self::RowGone { .. } => ErrorClass::Statement,
             Self::Bulk { source, .. } => source.class(),
-            Self::Migration(_) => ErrorClass::Fatal,
+            Self::Migration(_) | Self::JobPanicked { .. } => ErrorClass::Fatal,
             _ => ErrorClass::Usage,
         }
     }
@@ -709,7 +777,8 @@ impl Error {
             | Self::RolledBack { cause }
             | Self::TransactionLost { cause }
             | Self::ImplicitCommit { cause }
-            | Self::CommitUnknown { cause } => Some(cause),
+            | Self::CommitUnknown { cause }
+            | Self::BatchRolledBack { cause } => Some(cause),
             _ => None,
         }
     }

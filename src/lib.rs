@@ -153,6 +153,7 @@ mod engine;
 #[doc(hidden)]
 pub mod entity;
 mod error;
+mod executor;
 mod fork;
 pub mod guide;
 mod info;
@@ -167,6 +168,12 @@ pub mod testing;
 pub mod truth;
 mod unit;
 mod unit_of_work;
+
+/// What the attribute macros expand to; not for use by hand.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::executor::installed::{JobResult, ThreadOptions, on_database_thread, on_database_thread_again};
+}
 
 pub use backend::{
     ConnectionSettings, GateKey, GateRule, JournalMode, Kind, Limits, Phase, PreparedUrl, SessionConnection,
@@ -288,6 +295,7 @@ pub use entity::{
     Reference, RowLock, TableId,
 };
 pub use error::{Cause, Error, ErrorClass, Failure, OptionalExt, Reason, Result};
+pub use executor::{Executor, ExecutorBuilder, ExecutorReport, GroupCommit, JobHandle, LaneReport, WhenFull};
 pub use info::Info;
 pub use inspect::{Counters, Holder, Holders, InspectReport, SessionReport, SessionState};
 pub use options::{BeginMode, IsolationLevel, SessionOptions, TransactionOptions, autocommit, read_only};

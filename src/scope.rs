@@ -13,12 +13,13 @@ use crate::error::{Error, Result};
 use crate::inspect::InspectReport;
 use crate::options::SessionOptions;
 use crate::place::Place;
-use crate::session::core::{Core, Listeners};
+use crate::session::core::{Core, Listeners, Whence};
 use crate::session::table::SessionTable;
 use crate::session::{Session, SessionListener};
 
 mod ambient;
 mod extent;
+pub(crate) mod job;
 mod local;
 mod task;
 
@@ -61,6 +62,16 @@ impl<C: SessionConnection> Inner<C> {
 
     /// A session; `change` gets the registry's options and says which it is to have.
     fn make(&self, change: impl FnOnce(SessionOptions) -> SessionOptions, place: Place) -> Result<Rc<Core<C>>> {
+        self.make_in(change, place, None)
+    }
+
+    /// As `make`; `outer`: whose transaction it is to share.
+    fn make_in(
+        &self,
+        change: impl FnOnce(SessionOptions) -> SessionOptions,
+        place: Place,
+        outer: Option<&Rc<Core<C>>>,
+    ) -> Result<Rc<Core<C>>> {
         self.engine.origin().check()?;
         let (options, listeners) = if self.is_plain.load(Ordering::Acquire) {
             (SessionOptions::new(), None)
@@ -70,7 +81,8 @@ impl<C: SessionConnection> Inner<C> {
         };
         let options = change(options);
         options.transaction.check::<C>()?;
-        Ok(Core::new(Some(self.engine.clone()), options, Some(&self.table), listeners, place, None))
+        let origin = outer.map_or(Whence::Engine, |outer| Whence::Shared(Rc::clone(outer)));
+        Ok(Core::new(Some(self.engine.clone()), options, Some(&self.table), listeners, place, origin))
     }
 
     /// This thread's session, made if there is none.

@@ -35,7 +35,7 @@ pub use join::JoinMode;
 pub use query::SessionQueryDsl;
 pub use savepoint::Savepoint;
 
-use self::core::Core;
+use self::core::{Core, Whence};
 use hooks::Hook;
 use state::Situation;
 
@@ -122,7 +122,8 @@ impl<C: SessionConnection> Session<C> {
     #[track_caller]
     #[must_use]
     pub fn new(engine: &Engine<C>) -> Self {
-        let core = Core::new(Some(engine.clone()), SessionOptions::new(), None, None, Location::caller(), None);
+        let core =
+            Core::new(Some(engine.clone()), SessionOptions::new(), None, None, Location::caller(), Whence::Engine);
         Self::of(core)
     }
 
@@ -134,7 +135,7 @@ impl<C: SessionConnection> Session<C> {
     pub fn with_options(engine: &Engine<C>, options: impl Into<SessionOptions>) -> Result<Self> {
         let options = options.into();
         options.transaction.check::<C>()?;
-        Ok(Self::of(Core::new(Some(engine.clone()), options, None, None, Location::caller(), None)))
+        Ok(Self::of(Core::new(Some(engine.clone()), options, None, None, Location::caller(), Whence::Engine)))
     }
 
     /// A session on a connection that somebody else made, perhaps with a transaction open on it.
@@ -143,7 +144,7 @@ impl<C: SessionConnection> Session<C> {
     #[track_caller]
     #[must_use]
     pub fn join(connection: C, mode: JoinMode) -> Self {
-        let joined = Some((connection, mode));
+        let joined = Whence::Joined(connection, mode);
         Self::of(Core::new(None, SessionOptions::new(), None, None, Location::caller(), joined))
     }
 

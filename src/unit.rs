@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::{Error, ErrorClass};
+use crate::backend::SessionConnection;
+use crate::error::{Error, ErrorClass, Result};
 use crate::options::TransactionOptions;
 
 /// How a unit of work meets a transaction that is open on its thread (the words are Spring's). Code in a hook, or in an
@@ -41,6 +42,27 @@ pub struct UnitOptions {
 }
 
 impl UnitOptions {
+    /// Whether a job may have its work in a transaction that others share: it asks for nothing that they don't.
+    pub(crate) fn may_share(&self) -> bool {
+        let plain = TransactionOptions { timeout: self.transaction.timeout, ..TransactionOptions::new() };
+        self.transaction == plain && self.propagation == Propagation::Required
+    }
+
+    /// Whether a job, which is always the outermost unit of work, can have these options.
+    pub(crate) fn check_for_a_job<C: SessionConnection>(&self) -> Result<()> {
+        self.transaction.check::<C>()?;
+        match self.propagation {
+            Propagation::Mandatory => Err(Error::NoOpenTransaction),
+            Propagation::Never => Err(Error::Configuration(
+                "a job is a transaction of its own, so Propagation::Never can't apply: use autocommit() for statements without one".into(),
+            )),
+            _ if self.retry.is_some() && self.transaction.is_autocommit() => Err(Error::Configuration(
+                "without a transaction every statement is stored at once, and another attempt would store it again: submit the job without retry()".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// How it meets an open transaction.
     #[must_use]
     pub const fn propagation(mut self, propagation: Propagation) -> Self {

@@ -256,7 +256,7 @@ impl<C: SessionConnection> ScopedSession<C> {
     }
 
     /// Ends what the job before left on this thread.
-    fn clear_leaks(&self, place: Place) -> Result<()> {
+    pub(super) fn clear_leaks(&self, place: Place) -> Result<()> {
         self.inner.engine.origin().check()?;
         while let Some(found) = local::top::<C>(self.inner.id)? {
             // One that is held further up the stack was not left behind by anybody.
@@ -289,7 +289,7 @@ fn is_open<C: SessionConnection>(core: &Core<C>) -> bool {
 }
 
 /// The options of a fresh session for a unit of work.
-fn options_of(options: &UnitOptions, asked: bool) -> impl FnOnce(SessionOptions) -> SessionOptions + use<> {
+pub(super) fn options_of(options: &UnitOptions, asked: bool) -> impl FnOnce(SessionOptions) -> SessionOptions + use<> {
     let transaction = asked.then_some(options.transaction);
     move |session: SessionOptions| match transaction {
         Some(transaction) => session.autobegin(true).transaction(transaction),
@@ -374,7 +374,7 @@ fn nest<C: SessionConnection, T, E: From<Error>>(
 }
 
 /// Runs `f` and ends its session's transaction accordingly; the session is closed and off the stack afterwards.
-fn finish<C: SessionConnection, T, E: From<Error>>(
+pub(super) fn finish<C: SessionConnection, T, E: From<Error>>(
     pushed: Pushed<C>,
     place: Place,
     f: impl FnOnce(&Session<C>) -> Result<T, E>,
@@ -402,7 +402,7 @@ fn finish<C: SessionConnection, T, E: From<Error>>(
 }
 
 /// `owns`: only the extent could end the transaction, so what was removed was its work.
-fn end_well<C: SessionConnection>(core: &Rc<Core<C>>, owns: bool, place: Place) -> Result<()> {
+pub(super) fn end_well<C: SessionConnection>(core: &Rc<Core<C>>, owns: bool, place: Place) -> Result<()> {
     core.check_origin()?;
     if let Some(at) = core.closed_at() {
         if !owns && !core.was_closed_on_work() {

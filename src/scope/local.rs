@@ -130,6 +130,17 @@ pub(crate) fn pull<C: SessionConnection>(core: &Rc<Core<C>>) {
     drop(entry);
 }
 
+/// Ends every session that nobody has removed, of whatever registry: for threads that run one job after another.
+pub(crate) fn end_what_was_left() {
+    while let Ok(Some(entry)) = LOCAL.try_with(|local| {
+        let mut stack = local.stack.borrow_mut();
+        if stack.last().is_some_and(|entry| !entry.extent) { stack.pop() } else { None }
+    }) {
+        cool();
+        entry.core.end_with_its_thread();
+    }
+}
+
 /// A session that an extent put on the stack; off again when the extent ends, also by a panic.
 pub(crate) struct Pushed<C: SessionConnection> {
     core: Rc<Core<C>>,

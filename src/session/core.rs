@@ -34,11 +34,14 @@ mod entities;
 mod hook;
 mod listening;
 mod nested;
+mod share;
 mod statement;
 
 pub(crate) use clock::Deadline;
 pub(crate) use entities::Quiet;
 pub(crate) use statement::Road;
+
+use share::Share;
 
 /// Hooks registered by hooks run too, up to this many in one ending.
 const HOOKS_AT_MOST: usize = 1_000;
@@ -81,6 +84,15 @@ impl<C: SessionConnection> Connection<C> {
     }
 }
 
+/// Where a session's connection comes from.
+pub(crate) enum Whence<C: SessionConnection> {
+    Engine,
+    /// It is somebody else's.
+    Joined(C, JoinMode),
+    /// It is lent by the session that bears a transaction for several.
+    Shared(Rc<Core<C>>),
+}
+
 /// Who ends the transaction: the extent that was opened for it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Finisher {
@@ -97,6 +109,8 @@ pub(crate) struct Core<C: SessionConnection> {
     origin: Origin,
     engine: Option<Engine<C>>,
     join_mode: JoinMode,
+    /// Its part in a transaction that it shares with other sessions.
+    share: Option<Share<C>>,
     options: SessionOptions,
     pub(crate) made_at: Place,
     situations: Cell<Situations>,
@@ -153,22 +167,26 @@ impl<C: SessionConnection> Core<C> {
         table: Option<&Arc<SessionTable>>,
         shared_listeners: Listeners<C>,
         place: Place,
-        joined: Option<(C, JoinMode)>,
+        whence: Whence<C>,
     ) -> Rc<Self> {
         let id = next_id();
         let desk = table.and_then(|table| Desk::take(table, id, place));
         let origin = engine.as_ref().map_or_else(Origin::here, |engine| engine.origin().clone());
         let info = Info::default();
         options.fill(&info);
-        let (connection, join_mode) = match joined {
-            Some((conn, mode)) => (Some(Connection::Joined(Box::new(ConnectionSlot::new(conn, None, None)))), mode),
-            None => (None, JoinMode::default()),
+        let (connection, join_mode, share) = match whence {
+            Whence::Engine => (None, JoinMode::default(), None),
+            Whence::Joined(conn, mode) => {
+                (Some(Connection::Joined(Box::new(ConnectionSlot::new(conn, None, None)))), mode, None)
+            }
+            Whence::Shared(outer) => (None, JoinMode::default(), Some(Share::new(outer))),
         };
         Rc::new_cyclic(|me| Self {
             id,
             origin,
             engine,
             join_mode,
+            share,
             made_at: place,
             situations: Cell::new(Situations::IDLE.with(Situation::Autocommit, options.transaction.autocommit)),
             connection: RefCell::new(connection),

@@ -34,10 +34,12 @@ pub(crate) enum Joined {
     ControlFully,
     /// A savepoint in somebody else's.
     Savepoint,
+    /// All that there is so far of one that it shares; who bears that ends it.
+    Whole,
 }
 
 /// The number of the savepoint that stands for the root.
-const ROOT: usize = 0;
+pub(super) const ROOT: usize = 0;
 
 impl Joined {
     pub(crate) fn begin<C: SessionConnection>(
@@ -89,7 +91,7 @@ impl Joined {
 
     fn send_commit<C: SessionConnection>(self, slot: &mut ConnectionSlot<C>) -> QueryResult<()> {
         match self {
-            Self::RollbackOnly => Ok(()),
+            Self::RollbackOnly | Self::Whole => Ok(()),
             Self::ControlFully if depth(&mut slot.conn)? > 1 => {
                 C::TransactionManager::commit_transaction(&mut slot.conn)
             }
@@ -114,6 +116,7 @@ impl Joined {
     fn send_rollback<C: SessionConnection>(self, slot: &mut ConnectionSlot<C>) -> QueryResult<()> {
         match self {
             Self::No => slot.rollback(),
+            Self::Whole => Ok(()),
             Self::RollbackOnly | Self::ControlFully => match depth(&mut slot.conn)? {
                 0 => Ok(()),
                 1 => slot.rollback(),

@@ -48,6 +48,12 @@ impl<C: SessionConnection> Core<C> {
         self.again_after.set(Some(pause));
     }
 
+    /// What the attempt's work was part of failed with this error.
+    pub(crate) fn decide_again(&self, error: &Error) {
+        self.again_after.set(None);
+        self.decide_about(error);
+    }
+
     /// The closure returned an error of its own: decides by what the session answered last, and by what it knows of the
     /// transaction.
     pub(crate) fn decide_after_error(&self) {

@@ -99,6 +99,9 @@ impl<C: SessionConnection> Core<C> {
     }
 
     pub(super) fn begin_on_connection(&self, place: Place, started: Instant) -> Result<()> {
+        if let Some(share) = &self.share {
+            return self.begin_in(share, place);
+        }
         let options = self.current.get();
         let Some(engine) = &self.engine else {
             let limits = self.limits();

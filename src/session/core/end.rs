@@ -58,6 +58,9 @@ impl<C: SessionConnection> Core<C> {
 
     /// The transaction is over: connection back, state idle, then listeners and hooks.
     pub(super) fn finish(&self, outcome: Outcome) -> Vec<HookError> {
+        if self.is_suspended_at(outcome) {
+            return Vec::new();
+        }
         let was_active = self.has(Situation::Active);
         let frames = self.frames.borrow_mut().end();
         let depth = frames.as_ref().map_or(0, |frames| frames.savepoints.len());
@@ -135,7 +138,10 @@ impl<C: SessionConnection> Core<C> {
         if matches!(&*connection, Some(Connection::Leased(_))) {
             let lease = connection.take();
             drop(connection);
-            drop(lease);
+            match &self.share {
+                Some(share) => share.give_back(lease),
+                None => drop(lease),
+            }
         }
         self.joined.set(Joined::No);
     }

@@ -1,0 +1,178 @@
+//! A lane: the threads that do one kind of work, and their queue.
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
+use std::time::Instant;
+
+use super::job::Job;
+use super::queue::{Queue, Ticket};
+use super::waits::{Waiting, Waits};
+use crate::error::{Error, Result};
+use crate::fork::Origin;
+use crate::inspect::{Holder, Holders};
+use crate::place::Place;
+
+/// What the threads of a lane do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Duty {
+    /// Whatever `run` submits.
+    Work,
+    /// Whatever `run_read` submits.
+    Read,
+    /// Each bears one `AsyncSession` after the other.
+    Bear,
+}
+
+impl Duty {
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Work => "work",
+            Self::Read => "read",
+            Self::Bear => "async",
+        }
+    }
+}
+
+pub(crate) struct Lane {
+    pub(crate) duty: Duty,
+    /// Its number in the executor.
+    pub(crate) index: usize,
+    pub(crate) threads: usize,
+    pub(crate) queue: Queue<Job>,
+    pub(crate) counts: Counts,
+    pub(crate) waits: Arc<Waits>,
+    origin: Origin,
+    /// What each thread does now.
+    running: Mutex<Vec<Running>>,
+}
+
+struct Running {
+    thread: Thread,
+    place: Place,
+    since: Instant,
+}
+
+/// What happened in a lane so far.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) submitted: AtomicU64,
+    pub(crate) succeeded: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) cancelled: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) retried: AtomicU64,
+    pub(crate) transactions: AtomicU64,
+    pub(crate) lost_batches: AtomicU64,
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane").field("duty", &self.duty).field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    /// The lane that this thread works for.
+    static MINE: Cell<Option<(u64, usize)>> = const { Cell::new(None) };
+}
+
+/// Names this thread as one of a lane's.
+pub(crate) fn enlist(executor: u64, lane: usize) {
+    MINE.set(Some((executor, lane)));
+}
+
+/// The lane of this executor that this thread works for.
+pub(crate) fn mine(executor: u64) -> Option<usize> {
+    // A thread that is ending works for nobody.
+    MINE.try_with(Cell::get).ok().flatten().filter(|mine| mine.0 == executor).map(|mine| mine.1)
+}
+
+impl Lane {
+    pub(crate) fn new(duty: Duty, index: usize, threads: usize, places: usize, waits: &Arc<Waits>) -> Self {
+        Self {
+            duty,
+            index,
+            threads,
+            queue: Queue::new(places),
+            counts: Counts::default(),
+            waits: Arc::clone(waits),
+            origin: Origin::here(),
+            running: Mutex::default(),
+        }
+    }
+
+    /// Shows what this thread does until the answer is dropped.
+    pub(crate) fn show(&self, place: Place) -> Shown<'_> {
+        let running = Running { thread: std::thread::current(), place, since: Instant::now() };
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).push(running);
+        Shown(self)
+    }
+
+    /// Whom jobs run on now.
+    pub(crate) fn running(&self) -> Holders {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running
+            .iter()
+            .map(|running| Holder::new(running.thread.id(), running.thread.name(), running.place, running.since))
+            .collect()
+    }
+
+    fn cancel(&self, ticket: Ticket) -> bool {
+        // Its lock may be held by a thread that does not exist here.
+        if self.origin.is_elsewhere() {
+            return false;
+        }
+        let Some(job) = self.queue.remove(ticket) else { return false };
+        count(&self.counts.cancelled);
+        job.answer(Some(Error::JobCancelled));
+        true
+    }
+}
+
+/// Takes this thread off the table of those that run.
+pub(crate) struct Shown<'a>(&'a Lane);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        let me = std::thread::current().id();
+        let mut running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(position) = running.iter().rposition(|running| running.thread.id() == me) {
+            running.swap_remove(position);
+        }
+    }
+}
+
+/// A job's place in its lane, for its handle.
+#[derive(Debug)]
+pub(crate) struct LaneHandle {
+    lane: Arc<Lane>,
+    ticket: Ticket,
+}
+
+impl LaneHandle {
+    pub(crate) fn new(lane: &Arc<Lane>, ticket: Ticket) -> Self {
+        Self { lane: Arc::clone(lane), ticket }
+    }
+
+    pub(crate) fn cancel(&self) -> bool {
+        self.lane.cancel(self.ticket)
+    }
+
+    /// Before this thread waits; refused where the wait would never end.
+    pub(crate) fn begin_wait(&self) -> Result<Option<Waiting>> {
+        self.lane.origin.check()?;
+        self.lane.waits.begin(self.lane.index)
+    }
+
+    /// Whether this thread, if it waited, would wait for ever.
+    pub(crate) fn check_poll(&self) -> Result<()> {
+        self.begin_wait().map(drop)
+    }
+}

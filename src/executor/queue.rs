@@ -1,0 +1,236 @@
+//! The queue of a lane: first come, first served, with a bound on how many wait inside it.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// The number of a job in its lane: lower ones came earlier and are served first.
+pub(crate) type Ticket = u64;
+
+pub(crate) struct Queue<J> {
+    state: Mutex<State<J>>,
+    work: Condvar,
+}
+
+struct State<J> {
+    /// In the order of their tickets.
+    entries: VecDeque<Entry<J>>,
+    next: Ticket,
+    places: usize,
+    /// How many threads wait for work: to wake nobody costs a system call.
+    sleepers: usize,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Open,
+    /// Nothing new is taken; what is in goes on.
+    Draining,
+    /// Nothing is served any more.
+    Closed,
+}
+
+/// A job in the queue.
+pub(crate) struct Entry<J> {
+    pub(crate) ticket: Ticket,
+    pub(crate) job: J,
+    pub(crate) times: Times,
+}
+
+/// What an entry waits for, and how long it may.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Times {
+    /// Not served before.
+    pub(crate) not_before: Option<Instant>,
+    /// Not served after.
+    pub(crate) deadline: Option<Instant>,
+    /// Until when it may stand outside the queue's places.
+    pub(crate) room_until: Option<Instant>,
+}
+
+/// How a submission ended.
+pub(crate) enum Pushed<J> {
+    In(Ticket),
+    /// Every place is taken.
+    Full(J, usize),
+    /// The queue takes nothing any more.
+    Closed(J),
+}
+
+/// Why an entry was taken out unserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expired {
+    Deadline,
+    Room,
+}
+
+impl<J> Queue<J> {
+    pub(crate) fn new(places: usize) -> Self {
+        let entries = VecDeque::new();
+        let state = State { entries, next: 0, places, sleepers: 0, phase: Phase::Open };
+        Self { state: Mutex::new(state), work: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<J>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a job. `may_stand`: also where every place is taken; it then stands behind them.
+    pub(crate) fn push(&self, job: J, times: Times, may_stand: bool) -> Pushed<J> {
+        let mut state = self.state();
+        if state.phase != Phase::Open {
+            return Pushed::Closed(job);
+        }
+        let queued = state.entries.len();
+        // A place is only needed by what nobody is about to serve.
+        if queued >= state.places + state.sleepers && !may_stand {
+            return Pushed::Full(job, queued);
+        }
+        let ticket = state.next;
+        state.next += 1;
+        state.entries.push_back(Entry { ticket, job, times });
+        self.wake(state);
+        Pushed::In(ticket)
+    }
+
+    /// Puts a job back, before all that came later. It comes back where the queue is closed.
+    pub(crate) fn push_again(&self, entry: Entry<J>) -> Result<(), J> {
+        let mut state = self.state();
+        if state.phase == Phase::Closed {
+            return Err(entry.job);
+        }
+        let position = state.entries.partition_point(|other| other.ticket < entry.ticket);
+        state.entries.insert(position, entry);
+        self.wake(state);
+        Ok(())
+    }
+
+    fn wake(&self, state: MutexGuard<'_, State<J>>) {
+        let sleepers = state.sleepers;
+        drop(state);
+        if sleepers > 0 {
+            self.work.notify_one();
+        }
+    }
+
+    /// The next job; blocks until there is one. `None` at the end.
+    pub(crate) fn next(&self) -> Option<Entry<J>> {
+        let mut state = self.state();
+        loop {
+            if state.phase == Phase::Closed {
+                return None;
+            }
+            let due = match state.due(Instant::now) {
+                Due::Now(position) => {
+                    let entry = state.entries.remove(position);
+                    // This thread may have been the one that watched for the time of another.
+                    if !state.entries.is_empty() {
+                        self.wake(state);
+                    }
+                    return entry;
+                }
+                Due::At(at) => Some(at),
+                Due::Never if state.phase == Phase::Draining => return None,
+                Due::Never => None,
+            };
+            state.sleepers += 1;
+            state = match due {
+                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(at) => {
+                    let left = at.saturating_duration_since(Instant::now());
+                    self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            state.sleepers -= 1;
+        }
+    }
+
+    /// The next job, if it is there now and fits.
+    pub(crate) fn next_now(&self, fits: impl FnOnce(&J) -> bool) -> Option<Entry<J>> {
+        let mut state = self.state();
+        if state.phase == Phase::Closed {
+            return None;
+        }
+        match state.due(Instant::now) {
+            Due::Now(position) if fits(&state.entries.get(position)?.job) => state.entries.remove(position),
+            _ => None,
+        }
+    }
+
+    /// Takes a job out that nobody has begun.
+    pub(crate) fn remove(&self, ticket: Ticket) -> Option<J> {
+        let mut state = self.state();
+        let position = state.entries.binary_search_by_key(&ticket, |entry| entry.ticket).ok()?;
+        state.entries.remove(position).map(|entry| entry.job)
+    }
+
+    /// Takes out what has waited too long; says when to look again.
+    pub(crate) fn expire(&self, now: Instant) -> (Vec<(J, Expired)>, Option<Instant>) {
+        let mut state = self.state();
+        let places = state.places;
+        let mut expired = Vec::new();
+        let mut next = None;
+        let mut position = 0;
+        while let Some(entry) = state.entries.get(position) {
+            let room_until = entry.times.room_until.filter(|_| position >= places);
+            let why = if entry.times.deadline.is_some_and(|at| at <= now) {
+                Some(Expired::Deadline)
+            } else {
+                room_until.filter(|at| *at <= now).map(|_| Expired::Room)
+            };
+            match why {
+                Some(why) => expired.extend(state.entries.remove(position).map(|entry| (entry.job, why))),
+                None => {
+                    next = [next, entry.times.deadline, room_until].into_iter().flatten().min();
+                    position += 1;
+                }
+            }
+        }
+        (expired, next)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.state().entries.len()
+    }
+
+    /// Takes nothing new from now on; [`next`](Self::next) ends when nothing is left.
+    pub(crate) fn drain(&self) {
+        let mut state = self.state();
+        state.phase = state.phase.max(Phase::Draining);
+        drop(state);
+        self.work.notify_all();
+    }
+
+    /// Serves nothing from now on; gives what was left.
+    pub(crate) fn close(&self) -> Vec<J> {
+        let mut state = self.state();
+        state.phase = Phase::Closed;
+        let left = std::mem::take(&mut state.entries);
+        drop(state);
+        self.work.notify_all();
+        left.into_iter().map(|entry| entry.job).collect()
+    }
+}
+
+/// When there is something to serve.
+enum Due {
+    Now(usize),
+    At(Instant),
+    Never,
+}
+
+impl<J> State<J> {
+    fn due(&self, now: impl Fn() -> Instant) -> Due {
+        let mut first = None;
+        for (position, entry) in self.entries.iter().enumerate() {
+            match entry.times.not_before {
+                None => return Due::Now(position),
+                Some(at) if at <= now() => return Due::Now(position),
+                Some(at) => first = [first, Some(at)].into_iter().flatten().min(),
+            }
+        }
+        first.map_or(Due::Never, Due::At)
+    }
+}

@@ -1,0 +1,153 @@
+//! A database thread: runs one job after another, each in a session of its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::batch::{GroupCommit, Usual};
+use super::job::Job;
+use super::lane::{Lane, count, enlist};
+use super::queue::Entry;
+use super::shell::Shell;
+use crate::backend::SessionConnection;
+use crate::error::{Error, Result};
+use crate::scope::ScopedSession;
+use crate::scope::job::{Ask, End};
+use crate::unit::Attempt;
+
+pub(super) struct Worker<C: SessionConnection> {
+    pub(super) shell: Arc<Shell>,
+    pub(super) lane: Arc<Lane>,
+    pub(super) registry: ScopedSession<C>,
+    /// Its number in the lane.
+    pub(super) number: usize,
+    pub(super) group: Option<GroupCommit>,
+}
+
+impl<C: SessionConnection> Clone for Worker<C> {
+    fn clone(&self) -> Self {
+        Self {
+            shell: Arc::clone(&self.shell),
+            lane: Arc::clone(&self.lane),
+            registry: self.registry.clone(),
+            number: self.number,
+            group: self.group,
+        }
+    }
+}
+
+impl<C: SessionConnection> Worker<C> {
+    /// Starts the thread.
+    pub(super) fn start(self) -> Result<()> {
+        if !self.shell.hire() {
+            return Err(Error::ShutDown);
+        }
+        let shell = Arc::clone(&self.shell);
+        let name = format!("database {} {}", self.lane.duty.label(), self.number);
+        let started = std::thread::Builder::new().name(name).spawn(move || self.live());
+        started.map(drop).map_err(|error| {
+            shell.leave();
+            Error::Configuration(format!("a database thread could not be started: {error}").into())
+        })
+    }
+
+    fn live(self) {
+        let mut heir = Heir { worker: &self, is_needed: true };
+        enlist(self.shell.id, self.lane.index);
+        self.registry.enter(|| {
+            let mut bench = Bench::default();
+            while let Some(entry) = self.lane.queue.next() {
+                self.serve(entry, &mut bench);
+            }
+        });
+        heir.is_needed = false;
+    }
+
+    fn serve(&self, entry: Entry<Job>, bench: &mut Bench) {
+        if let Some(late) = entry.job.header.late() {
+            count(&self.lane.counts.refused);
+            return entry.job.answer(Some(late));
+        }
+        match self.group {
+            Some(group) if bench.alone == 0 && group.takes(&entry.job.header) => self.serve_batch(group, entry, bench),
+            _ => self.serve_alone(entry, bench),
+        }
+    }
+
+    pub(super) fn serve_alone(&self, mut entry: Entry<Job>, bench: &mut Bench) {
+        let ask = ask(&entry.job);
+        let shown = self.lane.show(ask.place);
+        let end = self.registry.attempt(&ask, |session| entry.job.run(session));
+        drop(shown);
+        count(&self.lane.counts.transactions);
+        bench.alone = bench.alone.saturating_sub(1);
+        self.settle(entry, end);
+    }
+
+    /// Answers a job that has ended, or queues it again.
+    pub(super) fn settle(&self, entry: Entry<Job>, end: End) {
+        let Entry { ticket, mut job, mut times } = entry;
+        let counts = &self.lane.counts;
+        match end {
+            End::Over(instead) => {
+                count(if instead.is_none() && job.is_ok { &counts.succeeded } else { &counts.failed });
+                job.answer(instead);
+            }
+            End::Again(pause) => {
+                count(&counts.retried);
+                let header = &mut job.header;
+                header.alone = true;
+                header.attempt = header.attempt.map(|attempt| Attempt { number: attempt.number + 1, ..attempt });
+                // It has begun: its deadline bounds its attempts from inside.
+                times.deadline = None;
+                times.room_until = None;
+                times.not_before = Instant::now().checked_add(pause).filter(|_| pause > Duration::ZERO);
+                if let Err(job) = self.lane.queue.push_again(Entry { ticket, job, times }) {
+                    count(&counts.failed);
+                    // What its last attempt said.
+                    job.answer(None);
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn ask(job: &Job) -> Ask {
+    let header = &job.header;
+    Ask {
+        options: header.options,
+        asked: header.asked,
+        deadline: header.deadline,
+        attempt: header.attempt,
+        place: header.place,
+    }
+}
+
+/// What a thread remembers from job to job.
+#[derive(Debug, Default)]
+pub(super) struct Bench {
+    /// How many jobs are still to be run alone, since one of them lost a batch.
+    pub(super) alone: usize,
+    /// How long jobs take.
+    pub(super) usual: Usual,
+}
+
+/// Puts another thread in the place of one that dies.
+struct Heir<'a, C: SessionConnection> {
+    worker: &'a Worker<C>,
+    is_needed: bool,
+}
+
+impl<C: SessionConnection> Drop for Heir<'_, C> {
+    fn drop(&mut self) {
+        if self.is_needed {
+            tracing::error!(
+                thread = std::thread::current().name(),
+                "a database thread died: another one takes its place"
+            );
+            if let Err(error) = self.worker.clone().start() {
+                tracing::error!(%error, "no thread in the place of one that died");
+            }
+        }
+        self.worker.shell.leave();
+    }
+}

@@ -1,0 +1,184 @@
+//! A job as an executor runs it: one attempt, and what is to become of it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::ScopedSession;
+use super::extent::{end_well, finish, options_of};
+use super::local::{self, Pushed};
+use crate::backend::SessionConnection;
+use crate::error::{Cause, Error, Result};
+use crate::panics::text_of;
+use crate::place::Place;
+use crate::session::Session;
+use crate::session::core::{Core, Deadline, Finisher, Whence};
+use crate::session::hooks::Outcome;
+use crate::unit::{Attempt, UnitOptions};
+
+/// What an attempt of a job is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask {
+    pub(crate) options: UnitOptions,
+    /// Whether the options were asked for; else they are as the registry's sessions have them.
+    pub(crate) asked: bool,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) attempt: Option<Attempt>,
+    /// The line that submitted the job.
+    pub(crate) place: Place,
+}
+
+/// How an attempt ended.
+pub(crate) enum End {
+    /// The job has ended; with this error instead of its own answer.
+    Over(Option<Error>),
+    /// It is to be run again, after so long.
+    Again(Duration),
+}
+
+/// Why a job's unit of work was not committed.
+enum Stop {
+    /// The closure's own answer was an error.
+    Said,
+    Session(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Session(error)
+    }
+}
+
+impl<C: SessionConnection> ScopedSession<C> {
+    /// One attempt of a job, in a fresh session. `f` says whether the closure returned `Ok`.
+    pub(crate) fn attempt(&self, ask: &Ask, f: impl FnOnce(&Session<C>) -> bool) -> End {
+        let end = self.attempt_in(ask, f).unwrap_or_else(|error| End::Over(Some(error)));
+        local::end_what_was_left();
+        end
+    }
+
+    fn attempt_in(&self, ask: &Ask, f: impl FnOnce(&Session<C>) -> bool) -> Result<End> {
+        self.clear_leaks(ask.place)?;
+        let core = self.prepared(ask, None)?;
+        let pushed = Pushed::new(self.inner.id, Rc::clone(&core))?;
+        let run = |session: &Session<C>| if f(session) { Ok(()) } else { Err(Stop::Said) };
+        let result = catch_unwind(AssertUnwindSafe(|| finish(pushed, ask.place, run)));
+        Ok(match (result, core.again_after()) {
+            (Ok(Err(_)), Some(pause)) => End::Again(pause),
+            (Ok(Err(Stop::Session(error))), None) => End::Over(Some(error)),
+            (Ok(_), _) => End::Over(None),
+            (Err(panic), _) => End::Over(Some(Error::JobPanicked { at: ask.place, message: text_of(panic) })),
+        })
+    }
+
+    /// The session of an attempt; `outer`: whose transaction it shares.
+    fn prepared(&self, ask: &Ask, outer: Option<&Rc<Core<C>>>) -> Result<Rc<Core<C>>> {
+        let core = self.inner.make_in(options_of(&ask.options, ask.asked), ask.place, outer)?;
+        core.set_finisher(Some(Finisher { place: ask.place, owns: true }));
+        if let (Some(attempt), Some(policy)) = (ask.attempt, ask.options.retry) {
+            core.begin_attempt(attempt, policy);
+        }
+        core.set_deadline(ask.deadline);
+        Ok(core)
+    }
+
+    /// A transaction for several jobs to share; nothing is sent for it yet.
+    pub(crate) fn shared(&self, place: Place) -> Result<Rc<Core<C>>> {
+        self.inner.engine.origin().check()?;
+        let template = self.inner.template().options.clone().for_an_extent();
+        Ok(Core::new(Some(self.inner.engine.clone()), template, None, None, place, Whence::Engine))
+    }
+
+    /// One attempt of a job in a transaction that it shares: ended as far as it can be before that is.
+    pub(crate) fn attempt_member(
+        &self,
+        ask: &Ask,
+        outer: &Rc<Core<C>>,
+        f: impl FnOnce(&Session<C>) -> bool,
+    ) -> Result<Member<C>> {
+        let place = ask.place;
+        self.clear_leaks(place)?;
+        let core = self.prepared(ask, Some(outer))?;
+        let pushed = Pushed::new(self.inner.id, Rc::clone(&core))?;
+        let result = catch_unwind(AssertUnwindSafe(|| f(&Session::of(Rc::clone(&core)))));
+        core.set_finisher(None);
+        let instead = match result {
+            Ok(true) => end_well(&core, true, place).err(),
+            Ok(false) => {
+                core.decide_after_error();
+                None
+            }
+            Err(panic) => Some(Error::JobPanicked { at: place, message: text_of(panic) }),
+        };
+        // Commits nothing and rolls back what did not end well.
+        core.close(place);
+        drop(pushed);
+        local::end_what_was_left();
+        Ok(Member { registry: self.clone(), core, instead })
+    }
+}
+
+/// A job in a shared transaction that has had its turn.
+pub(crate) struct Member<C: SessionConnection> {
+    registry: ScopedSession<C>,
+    core: Rc<Core<C>>,
+    /// The error that stands for the closure's own answer.
+    instead: Option<Error>,
+}
+
+impl<C: SessionConnection> Member<C> {
+    /// Whether its own part was undone.
+    pub(crate) fn is_undone(&self) -> bool {
+        self.core.suspended() == Some(Outcome::RolledBack)
+    }
+
+    /// Whether its work had no savepoint, and everything has to be undone with it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.core.was_whole()
+    }
+
+    /// What ended the shared transaction, if it noticed such a thing.
+    pub(crate) fn lost(&self) -> Option<Cause> {
+        self.core.lost()
+    }
+
+    /// Runs the hooks; gives what becomes of the job. `fate`: what became of the shared transaction; `is_only`: that it
+    /// was shared with nobody.
+    pub(crate) fn conclude(self, fate: &Fate, is_only: bool) -> End {
+        let own = self.core.suspended();
+        let outcome = match (fate, own) {
+            (_, None) | (Fate::Stored, Some(Outcome::Committed)) => Outcome::Committed,
+            (Fate::Unknown(_), Some(Outcome::Committed)) => Outcome::Unknown,
+            _ => Outcome::RolledBack,
+        };
+        let error = match fate {
+            Fate::Stored => None,
+            // What it said itself is the better answer.
+            Fate::Lost(_) | Fate::Unknown(_) if is_only && own != Some(Outcome::Committed) => None,
+            Fate::Lost(cause) if is_only => Some(Error::RolledBack { cause: cause.clone() }),
+            Fate::Lost(cause) => Some(Error::BatchRolledBack { cause: cause.clone() }),
+            Fate::Unknown(cause) => Some(Error::CommitUnknown { cause: cause.clone() }),
+        };
+        if let Some(error) = &error {
+            self.core.decide_again(error);
+        }
+        // On the stack, so that hooks find a session that is in its hooks.
+        let pushed = Pushed::new(self.registry.inner.id, Rc::clone(&self.core));
+        self.core.conclude(outcome);
+        drop(pushed);
+        local::end_what_was_left();
+        match self.core.again_after() {
+            Some(pause) => End::Again(pause),
+            None => End::Over(error.or(self.instead)),
+        }
+    }
+}
+
+/// What became of a shared transaction.
+pub(crate) enum Fate {
+    Stored,
+    /// Nothing of it is stored.
+    Lost(Cause),
+    /// Nobody knows.
+    Unknown(Cause),
+}
