@@ -1,7 +1,7 @@
 //! The executor's queue and completion cell, compiled from the crate's own files with loom's locks in the place of the
 //! standard library's: loom runs each model below in every order that its threads can take.
 #![cfg(test)]
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::needless_pass_by_value)]
 
 #[path = "../../../src/executor/answer.rs"]
 mod answer;

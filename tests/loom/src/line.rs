@@ -73,7 +73,9 @@ fn a_thread_that_sleeps_is_woken_by_a_job_that_is_put_back() {
             })
         });
         push(&line, 0);
-        servers.map(|server| server.join().unwrap());
+        for server in servers {
+            server.join().unwrap();
+        }
         assert_eq!(line.len(), 0);
     });
 }
