@@ -25,8 +25,8 @@ pub(crate) struct Header {
     pub(crate) deadline: Option<Deadline>,
     /// Which attempt the next run is, of a job that may be run again.
     pub(crate) attempt: Option<Attempt>,
-    /// Not to share a transaction with others.
-    pub(crate) alone: bool,
+    /// Run before, and to be run again: alone, and whether somebody waits or not.
+    pub(crate) has_begun: bool,
     pub(crate) submitted: Instant,
 }
 
@@ -38,7 +38,7 @@ impl Header {
             asked,
             deadline: options.transaction.timeout.and_then(Deadline::after),
             attempt: options.retry.map(|_| Attempt { number: 1, key: UnitKey::new() }),
-            alone: false,
+            has_begun: false,
             submitted: Instant::now(),
         }
     }

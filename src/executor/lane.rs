@@ -129,7 +129,7 @@ impl Lane {
         if self.origin.is_elsewhere() {
             return false;
         }
-        let Some(job) = self.queue.remove(ticket) else { return false };
+        let Some(job) = self.queue.remove(ticket, |job| !job.header.has_begun) else { return false };
         count(&self.counts.cancelled);
         job.answer(Some(Error::JobCancelled));
         true

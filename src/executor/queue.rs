@@ -159,10 +159,13 @@ impl<J> Queue<J> {
         }
     }
 
-    /// Takes a job out that nobody has begun.
-    pub(crate) fn remove(&self, ticket: Ticket) -> Option<J> {
+    /// Takes a job out, if it is in and may go.
+    pub(crate) fn remove(&self, ticket: Ticket, may_go: impl FnOnce(&J) -> bool) -> Option<J> {
         let mut state = self.state();
         let position = state.entries.binary_search_by_key(&ticket, |entry| entry.ticket).ok()?;
+        if !may_go(&state.entries.get(position)?.job) {
+            return None;
+        }
         state.entries.remove(position).map(|entry| entry.job)
     }
 

@@ -95,7 +95,7 @@ impl<C: SessionConnection> Worker<C> {
             End::Again(pause) => {
                 count(&counts.retried);
                 let header = &mut job.header;
-                header.alone = true;
+                header.has_begun = true;
                 header.attempt = header.attempt.map(|attempt| Attempt { number: attempt.number + 1, ..attempt });
                 // It has begun: its deadline bounds its attempts from inside.
                 times.deadline = None;

@@ -374,7 +374,7 @@ fn nest<C: SessionConnection, T, E: From<Error>>(
 }
 
 /// Runs `f` and ends its session's transaction accordingly; the session is closed and off the stack afterwards.
-pub(super) fn finish<C: SessionConnection, T, E: From<Error>>(
+fn finish<C: SessionConnection, T, E: From<Error>>(
     pushed: Pushed<C>,
     place: Place,
     f: impl FnOnce(&Session<C>) -> Result<T, E>,

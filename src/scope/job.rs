@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::ScopedSession;
-use super::extent::{end_well, finish, options_of};
+use super::extent::{end_well, options_of};
 use super::local::{self, Pushed};
 use crate::backend::SessionConnection;
 use crate::error::{Cause, Error, Result};
@@ -36,16 +36,31 @@ pub(crate) enum End {
     Again(Duration),
 }
 
-/// Why a job's unit of work was not committed.
-enum Stop {
-    /// The closure's own answer was an error.
-    Said,
-    Session(Error),
+/// Runs a job's closure and ends its transaction, or its part of one; gives the error that stands for the closure's own
+/// answer. Panics of the user's go no further.
+fn turn<C: SessionConnection>(core: &Rc<Core<C>>, place: Place, f: impl FnOnce(&Session<C>) -> bool) -> Option<Error> {
+    let said = catch_unwind(AssertUnwindSafe(|| f(&Session::of(Rc::clone(core)))));
+    core.set_finisher(None);
+    let instead = match said {
+        Ok(true) => match catch_unwind(AssertUnwindSafe(|| end_well(core, true, place))) {
+            Ok(ended) => ended.err(),
+            Err(panic) => Some(core.after_a_panic_at_its_end(place, text_of(panic))),
+        },
+        Ok(false) => {
+            core.decide_after_error();
+            None
+        }
+        Err(panic) => Some(Error::JobPanicked { at: place, message: text_of(panic) }),
+    };
+    // Rolls back what did not end well.
+    quietly(|| drop(core.close(place)));
+    instead
 }
 
-impl From<Error> for Stop {
-    fn from(error: Error) -> Self {
-        Self::Session(error)
+/// Does what may run destructors of the user's.
+fn quietly(f: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
+        tracing::error!(panic = text_of(panic), "something that a job left behind panicked when it was dropped");
     }
 }
 
@@ -53,7 +68,7 @@ impl<C: SessionConnection> ScopedSession<C> {
     /// One attempt of a job, in a fresh session. `f` says whether the closure returned `Ok`.
     pub(crate) fn attempt(&self, ask: &Ask, f: impl FnOnce(&Session<C>) -> bool) -> End {
         let end = self.attempt_in(ask, f).unwrap_or_else(|error| End::Over(Some(error)));
-        local::end_what_was_left();
+        quietly(local::end_what_was_left);
         end
     }
 
@@ -61,13 +76,14 @@ impl<C: SessionConnection> ScopedSession<C> {
         self.clear_leaks(ask.place)?;
         let core = self.prepared(ask, None)?;
         let pushed = Pushed::new(self.inner.id, Rc::clone(&core))?;
-        let run = |session: &Session<C>| if f(session) { Ok(()) } else { Err(Stop::Said) };
-        let result = catch_unwind(AssertUnwindSafe(|| finish(pushed, ask.place, run)));
-        Ok(match (result, core.again_after()) {
-            (Ok(Err(_)), Some(pause)) => End::Again(pause),
-            (Ok(Err(Stop::Session(error))), None) => End::Over(Some(error)),
-            (Ok(_), _) => End::Over(None),
-            (Err(panic), _) => End::Over(Some(Error::JobPanicked { at: ask.place, message: text_of(panic) })),
+        let instead = turn(&core, ask.place, f);
+        let again = core.again_after();
+        // What is left can only drop, and its transaction has ended.
+        quietly(move || drop(pushed));
+        quietly(move || drop(core));
+        Ok(match again {
+            Some(pause) => End::Again(pause),
+            None => End::Over(instead),
         })
     }
 
@@ -100,20 +116,9 @@ impl<C: SessionConnection> ScopedSession<C> {
         self.clear_leaks(place)?;
         let core = self.prepared(ask, Some(outer))?;
         let pushed = Pushed::new(self.inner.id, Rc::clone(&core))?;
-        let result = catch_unwind(AssertUnwindSafe(|| f(&Session::of(Rc::clone(&core)))));
-        core.set_finisher(None);
-        let instead = match result {
-            Ok(true) => end_well(&core, true, place).err(),
-            Ok(false) => {
-                core.decide_after_error();
-                None
-            }
-            Err(panic) => Some(Error::JobPanicked { at: place, message: text_of(panic) }),
-        };
-        // Commits nothing and rolls back what did not end well.
-        core.close(place);
-        drop(pushed);
-        local::end_what_was_left();
+        let instead = turn(&core, place, f);
+        quietly(move || drop(pushed));
+        quietly(local::end_what_was_left);
         Ok(Member { registry: self.clone(), core, instead })
     }
 }
@@ -164,12 +169,15 @@ impl<C: SessionConnection> Member<C> {
         }
         // On the stack, so that hooks find a session that is in its hooks.
         let pushed = Pushed::new(self.registry.inner.id, Rc::clone(&self.core));
-        self.core.conclude(outcome);
-        drop(pushed);
-        local::end_what_was_left();
-        match self.core.again_after() {
+        let Self { core, instead, .. } = self;
+        quietly(|| drop(core.conclude(outcome)));
+        quietly(move || drop(pushed));
+        quietly(local::end_what_was_left);
+        let again = core.again_after();
+        quietly(move || drop(core));
+        match again {
             Some(pause) => End::Again(pause),
-            None => End::Over(error.or(self.instead)),
+            None => End::Over(error.or(instead)),
         }
     }
 }

@@ -5,7 +5,7 @@ use diesel::result::QueryResult;
 use super::{Connection, Core};
 use crate::backend::SessionConnection;
 use crate::engine::{ConnectionSlot, Engine};
-use crate::error::Result;
+use crate::error::{Cause, Error, Reason, Result};
 use crate::inspect::SessionState;
 use crate::place::Place;
 use crate::session::hooks::{Hook, HookError, Outcome, Report};
@@ -168,6 +168,16 @@ impl<C: SessionConnection> Core<C> {
                 errors
             }
         }
+    }
+
+    /// Code of the user's panicked while the transaction was ended, in a destructor or where nobody caught it: says what is
+    /// known.
+    pub(crate) fn after_a_panic_at_its_end(&self, place: Place, message: String) -> Error {
+        if self.connection.try_borrow().is_ok_and(|connection| connection.is_some()) {
+            // Not sent, so it will be rolled back.
+            return Error::JobPanicked { at: place, message };
+        }
+        Error::CommitUnknown { cause: Cause::new(Reason::Panicked, place) }
     }
 
     pub(crate) fn has_closed(&self) -> bool {

@@ -5,7 +5,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::{Connection, Core};
-use crate::backend::SessionConnection;
+use crate::backend::{SessionConnection, Truth};
+use crate::engine::ConnectionSlot;
 use crate::error::{Cause, Error, Failure, Result};
 use crate::place::Place;
 use crate::session::hooks::{HookError, Outcome};
@@ -104,7 +105,7 @@ impl<C: SessionConnection> Core<C> {
         if self.has(Situation::Lost) {
             return false;
         }
-        let truth = self.lend(place, |slot| slot.truth());
-        matches!(truth, Ok(crate::backend::Truth::Open))
+        let truth = self.lend(place, ConnectionSlot::truth);
+        matches!(truth, Ok(Truth::Open))
     }
 }

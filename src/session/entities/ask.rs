@@ -3,15 +3,12 @@
 use std::panic::Location;
 use std::rc::Rc;
 
-use diesel::query_builder::{AsChangeset, AsQuery, QueryFragment};
-use diesel::query_dsl::methods::{LimitDsl, LoadQuery};
-
 use crate::backend::SessionConnection;
-use crate::entity::{Entity, Insert, Persist, Record};
+use crate::entity::{Entity, Persist};
 use crate::error::Result;
 use crate::session::Session;
 use crate::session::core::Quiet;
-use crate::unit_of_work::{AnyNode, Node, ObjectState, Parents, Table, Tracked, UnitOfWork};
+use crate::unit_of_work::{AnyNode, Node, ObjectState, Tracked, UnitOfWork};
 
 impl<C: SessionConnection> Session<C> {
     /// Writes everything that waits, in an order that the keys between tables allow: for each table first changed rows, then

@@ -2,15 +2,15 @@
 
 use std::panic::Location;
 
-use diesel::query_builder::{AsChangeset, AsQuery, QueryFragment};
-use diesel::query_dsl::methods::{LimitDsl, LoadQuery};
+use diesel::query_builder::{AsChangeset, QueryFragment};
+
 use diesel::result::Error as DieselError;
 
 use crate::backend::SessionConnection;
 use crate::entity::{Entity, Insert, Persist, Record};
 use crate::error::{Error, Failure, Result};
 use crate::session::Session;
-use crate::unit_of_work::{AnyNode, Make, ObjectState, Parents, Table, Tracked};
+use crate::unit_of_work::{Make, ObjectState, Tracked};
 
 impl<C: SessionConnection> Session<C> {
     /// Takes over the values of a detached or foreign `value`: onto the entity with its key, which is read if need be, or as a

@@ -2,15 +2,12 @@
 
 use std::panic::Location;
 
-use diesel::query_builder::{AsChangeset, AsQuery, QueryFragment};
-use diesel::query_dsl::methods::{LimitDsl, LoadQuery};
-
 use crate::backend::SessionConnection;
 use crate::entity::{Entity, Insert, Persist, Record, RowLock};
 use crate::error::{Error, Result};
 use crate::place::Place;
 use crate::session::Session;
-use crate::unit_of_work::{AnyNode, Make, ObjectState, Parents, Table, Tracked};
+use crate::unit_of_work::{Make, ObjectState, Parents, Tracked};
 
 impl<C: SessionConnection> Session<C> {
     /// Adds a row that the next flush inserts: until then it is pending. No I/O.

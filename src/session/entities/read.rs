@@ -4,18 +4,18 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use diesel::dsl::Limit;
-use diesel::query_builder::{AsChangeset, AsQuery, QueryFragment};
+use diesel::query_builder::AsQuery;
 use diesel::query_dsl::methods::{LimitDsl, LoadQuery};
 use diesel::result::Error as DieselError;
 
 use crate::backend::SessionConnection;
-use crate::entity::{Entity, Insert, Persist, Record, RowLock};
+use crate::entity::{Entity, Persist, RowLock};
 use crate::error::{Error, Failure, Result};
 use crate::place::Place;
 use crate::session::Session;
 use crate::session::first::First;
 use crate::session::query::kind_of;
-use crate::unit_of_work::{AnyNode, Node, ObjectState, Parents, Table, Tracked};
+use crate::unit_of_work::{AnyNode, Node, ObjectState, Table, Tracked};
 
 impl<C: SessionConnection> Session<C> {
     /// The entity with this key: from the identity map, without I/O, if it is there and not stale; else one SELECT, before

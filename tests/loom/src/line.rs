@@ -88,7 +88,7 @@ fn a_job_is_served_or_cancelled_and_never_both() {
         let server = Arc::clone(&line);
         let serves = thread::spawn(move || serve(&server));
         let canceller = Arc::clone(&line);
-        let cancels = thread::spawn(move || canceller.remove(ticket));
+        let cancels = thread::spawn(move || canceller.remove(ticket, |_| true));
         push(&line, 2);
         let cancelled = cancels.join().unwrap();
         line.drain();
@@ -166,7 +166,7 @@ fn whoever_waits_for_a_job_hears_of_its_end_whether_it_is_served_or_cancelled() 
         });
         let canceller = Arc::clone(&line);
         let cancels = thread::spawn(move || {
-            if let Some(answer) = canceller.remove(ticket) {
+            if let Some(answer) = canceller.remove(ticket, |_| true) {
                 assert!(answer.give("cancelled").is_none());
             }
             canceller.drain();
