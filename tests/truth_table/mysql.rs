@@ -9,8 +9,16 @@ use crate::table::{Row, check, the_session_keeps_its_word};
 
 #[path = "contenders.rs"]
 mod contenders;
+#[path = "everywhere.rs"]
+mod everywhere;
+#[path = "killed.rs"]
+mod killed;
 
 use contenders::*;
+use everywhere::*;
+use killed::*;
+
+const TEXT_COMMITS: (&str, &str) = ("Implicit commit", "https://dev.mysql.com/doc/refman/8.4/en/implicit-commit.html");
 
 const OWN_ID: &str = "SELECT CAST(connection_id() AS SIGNED)";
 
@@ -24,13 +32,13 @@ fn the_table_says_what_happens() {
         lock_wait_timeout(),
         snapshot_conflict(),
         ddl(),
-        killed_idle(),
-        killed_middle(),
-        killed_commit(),
-        text("`COMMIT` as text in the middle", "COMMIT"),
-        text("`ROLLBACK` as text in the middle", "ROLLBACK"),
-        text("`BEGIN` as text in the middle", "BEGIN"),
-        begin_by_text(),
+        killed_idle(KILL, kill),
+        killed_middle(KILL, kill),
+        killed_commit(KILL, kill),
+        text("`COMMIT` as text in the middle", "COMMIT", TEXT_COMMITS),
+        text("`ROLLBACK` as text in the middle", "ROLLBACK", TEXT_COMMITS),
+        text("`BEGIN` as text in the middle", "BEGIN", TEXT_COMMITS),
+        begin_by_text(TEXT_COMMITS),
         returned_open(),
         returned_open_by_text(),
         savepoint_left_open(),
@@ -184,13 +192,7 @@ fn ddl() -> Row {
         });
         run.swallow("transaction that fails at its end", ended);
     }
-    row(
-        "DDL in the middle",
-        ("Implicit commit", "https://dev.mysql.com/doc/refman/8.4/en/implicit-commit.html"),
-        PLAIN,
-        steps,
-        steps,
-    )
+    row("DDL in the middle", TEXT_COMMITS, PLAIN, steps, steps)
 }
 
 fn kill(run: &Run, id: i64) {
@@ -202,83 +204,3 @@ fn kill(run: &Run, id: i64) {
 }
 
 const KILL: (&str, &str) = ("KILL", "https://mariadb.com/kb/en/kill/");
-
-fn killed_idle() -> Row {
-    row(
-        "The server ends a connection between two transactions",
-        KILL,
-        PLAIN,
-        |bare, run| killed_while_idle(bare, run, kill, OWN_ID),
-        |ours, run| killed_while_idle(ours, run, kill, OWN_ID),
-    )
-}
-
-fn killed_middle() -> Row {
-    row(
-        "The server ends the connection inside a transaction; the code goes on and returns `Ok`",
-        KILL,
-        PLAIN,
-        |bare, run| killed_in_the_middle(bare, run, kill, OWN_ID),
-        |ours, run| killed_in_the_middle(ours, run, kill, OWN_ID),
-    )
-}
-
-fn killed_commit() -> Row {
-    row(
-        "The server ends the connection after the last statement, before COMMIT",
-        KILL,
-        PLAIN,
-        |bare, run| killed_before_commit(bare, run, kill, OWN_ID),
-        |ours, run| killed_before_commit(ours, run, kill, OWN_ID),
-    )
-}
-
-fn text(title: &'static str, sql: &'static str) -> Row {
-    row(
-        title,
-        ("Implicit commit", "https://dev.mysql.com/doc/refman/8.4/en/implicit-commit.html"),
-        PLAIN,
-        text_in_the_middle(sql),
-        text_in_the_middle(sql),
-    )
-}
-
-fn begin_by_text() -> Row {
-    row(
-        "`BEGIN` as text before anything else, a transaction inside it, then `ROLLBACK` as text",
-        ("Implicit commit", "https://dev.mysql.com/doc/refman/8.4/en/implicit-commit.html"),
-        PLAIN,
-        begin_by_text_bare,
-        begin_by_text_ours,
-    )
-}
-
-fn returned_open() -> Row {
-    row(
-        "A connection goes back to its pool with a transaction open",
-        IS_BROKEN,
-        PLAIN,
-        returned_open_bare,
-        returned_open_ours,
-    )
-}
-
-fn returned_open_by_text() -> Row {
-    row(
-        "A connection goes back to its pool with a transaction open that text has begun",
-        IS_BROKEN,
-        PLAIN,
-        returned_open_by_text_bare,
-        returned_open_by_text_ours,
-    )
-}
-
-fn savepoint_left_open() -> Row {
-    row(
-        "A savepoint is left open, and commit is called once",
-        TRANSACTION_MANAGER,
-        PLAIN,
-        savepoint_left_open_bare,
-        savepoint_left_open_ours,
-    )
-}

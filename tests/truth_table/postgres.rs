@@ -9,8 +9,16 @@ use crate::table::{Row, check, the_session_keeps_its_word};
 
 #[path = "contenders.rs"]
 mod contenders;
+#[path = "everywhere.rs"]
+mod everywhere;
+#[path = "killed.rs"]
+mod killed;
 
 use contenders::*;
+use everywhere::*;
+use killed::*;
+
+const TRANSACTIONS: (&str, &str) = ("Transactions", "https://www.postgresql.org/docs/15/tutorial-transactions.html");
 
 const OWN_ID: &str = "SELECT pg_backend_pid()::bigint";
 
@@ -25,13 +33,13 @@ fn the_table_says_what_happens() {
         serialization_failure_at_update(),
         deadlock(),
         lock_timeout(),
-        killed_idle(),
-        killed_middle(),
-        killed_commit(),
-        text("`COMMIT` as text in the middle", "COMMIT"),
-        text("`ROLLBACK` as text in the middle", "ROLLBACK"),
-        text("`BEGIN` as text in the middle", "BEGIN"),
-        begin_by_text(),
+        killed_idle(TERMINATED, kill),
+        killed_middle(TERMINATED, kill),
+        killed_commit(TERMINATED, kill),
+        text("`COMMIT` as text in the middle", "COMMIT", TRANSACTIONS),
+        text("`ROLLBACK` as text in the middle", "ROLLBACK", TRANSACTIONS),
+        text("`BEGIN` as text in the middle", "BEGIN", TRANSACTIONS),
+        begin_by_text(TRANSACTIONS),
         returned_open(),
         returned_open_by_text(),
         savepoint_left_open(),
@@ -210,83 +218,3 @@ fn kill(run: &Run, id: i64) {
 
 const TERMINATED: (&str, &str) =
     ("pg_terminate_backend", "https://www.postgresql.org/docs/15/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL");
-
-fn killed_idle() -> Row {
-    row(
-        "The server ends a connection between two transactions",
-        TERMINATED,
-        PLAIN,
-        |bare, run| killed_while_idle(bare, run, kill, OWN_ID),
-        |ours, run| killed_while_idle(ours, run, kill, OWN_ID),
-    )
-}
-
-fn killed_middle() -> Row {
-    row(
-        "The server ends the connection inside a transaction; the code goes on and returns `Ok`",
-        TERMINATED,
-        PLAIN,
-        |bare, run| killed_in_the_middle(bare, run, kill, OWN_ID),
-        |ours, run| killed_in_the_middle(ours, run, kill, OWN_ID),
-    )
-}
-
-fn killed_commit() -> Row {
-    row(
-        "The server ends the connection after the last statement, before COMMIT",
-        TERMINATED,
-        PLAIN,
-        |bare, run| killed_before_commit(bare, run, kill, OWN_ID),
-        |ours, run| killed_before_commit(ours, run, kill, OWN_ID),
-    )
-}
-
-fn text(title: &'static str, sql: &'static str) -> Row {
-    row(
-        title,
-        ("Transactions", "https://www.postgresql.org/docs/15/tutorial-transactions.html"),
-        PLAIN,
-        text_in_the_middle(sql),
-        text_in_the_middle(sql),
-    )
-}
-
-fn begin_by_text() -> Row {
-    row(
-        "`BEGIN` as text before anything else, a transaction inside it, then `ROLLBACK` as text",
-        ("Transactions", "https://www.postgresql.org/docs/15/tutorial-transactions.html"),
-        PLAIN,
-        begin_by_text_bare,
-        begin_by_text_ours,
-    )
-}
-
-fn returned_open() -> Row {
-    row(
-        "A connection goes back to its pool with a transaction open",
-        IS_BROKEN,
-        PLAIN,
-        returned_open_bare,
-        returned_open_ours,
-    )
-}
-
-fn returned_open_by_text() -> Row {
-    row(
-        "A connection goes back to its pool with a transaction open that text has begun",
-        IS_BROKEN,
-        PLAIN,
-        returned_open_by_text_bare,
-        returned_open_by_text_ours,
-    )
-}
-
-fn savepoint_left_open() -> Row {
-    row(
-        "A savepoint is left open, and commit is called once",
-        TRANSACTION_MANAGER,
-        PLAIN,
-        savepoint_left_open_bare,
-        savepoint_left_open_ours,
-    )
-}

@@ -10,8 +10,13 @@ use crate::table::{Row, check, the_session_keeps_its_word};
 
 #[path = "contenders.rs"]
 mod contenders;
+#[path = "everywhere.rs"]
+mod everywhere;
 
 use contenders::*;
+use everywhere::*;
+
+const TRANSACTIONS: (&str, &str) = ("Transactions", "https://sqlite.org/lang_transaction.html");
 
 #[test]
 fn the_table_says_what_happens() {
@@ -24,10 +29,10 @@ fn the_table_says_what_happens() {
         insert_or_rollback(),
         disk_full(),
         deferred_foreign_key(),
-        text("`COMMIT` as text in the middle", "COMMIT"),
-        text("`ROLLBACK` as text in the middle", "ROLLBACK"),
-        text("`BEGIN` as text in the middle", "BEGIN"),
-        begin_by_text(),
+        text("`COMMIT` as text in the middle", "COMMIT", TRANSACTIONS),
+        text("`ROLLBACK` as text in the middle", "ROLLBACK", TRANSACTIONS),
+        text("`BEGIN` as text in the middle", "BEGIN", TRANSACTIONS),
+        begin_by_text(TRANSACTIONS),
         returned_open(),
         returned_open_by_text(),
         savepoint_left_open(),
@@ -181,55 +186,5 @@ fn deferred_foreign_key() -> Row {
         stage,
         constraint_at_commit,
         constraint_at_commit,
-    )
-}
-
-fn text(title: &'static str, sql: &'static str) -> Row {
-    row(
-        title,
-        ("Transactions", "https://sqlite.org/lang_transaction.html"),
-        PLAIN,
-        text_in_the_middle(sql),
-        text_in_the_middle(sql),
-    )
-}
-
-fn begin_by_text() -> Row {
-    row(
-        "`BEGIN` as text before anything else, a transaction inside it, then `ROLLBACK` as text",
-        ("Transactions", "https://sqlite.org/lang_transaction.html"),
-        PLAIN,
-        begin_by_text_bare,
-        begin_by_text_ours,
-    )
-}
-
-fn returned_open() -> Row {
-    row(
-        "A connection goes back to its pool with a transaction open",
-        IS_BROKEN,
-        PLAIN,
-        returned_open_bare,
-        returned_open_ours,
-    )
-}
-
-fn returned_open_by_text() -> Row {
-    row(
-        "A connection goes back to its pool with a transaction open that text has begun",
-        IS_BROKEN,
-        PLAIN,
-        returned_open_by_text_bare,
-        returned_open_by_text_ours,
-    )
-}
-
-fn savepoint_left_open() -> Row {
-    row(
-        "A savepoint is left open, and commit is called once",
-        TRANSACTION_MANAGER,
-        PLAIN,
-        savepoint_left_open_bare,
-        savepoint_left_open_ours,
     )
 }
