@@ -503,6 +503,17 @@ pub enum Error {
         connection: &'static str,
     },
 
+    /// `#[transactional]` without a connection type, on a thread that entered no registry, while registries of several
+    /// connection types are installed.
+    #[error(
+        "registries of several connection types are installed ({}), and none is entered here: name the connection, as in `#[transactional(SqliteConnection)]`, or call `registry.enter(|| …)` around this code",
+        installed.join(", ")
+    )]
+    AmbiguousRegistry {
+        /// The connection types of the installed registries.
+        installed: Vec<&'static str>,
+    },
+
     /// The registry is strict and no extent is open.
     #[error("the registry is strict: open `scope`, `transaction`, `read`, `job` or `request` around this code")]
     NoScope,

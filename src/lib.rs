@@ -289,6 +289,46 @@ pub use diesel_session_derive::Entity;
 /// assert_eq!(ann.finish((1, NaiveDateTime::default())).id, 1);
 /// ```
 pub use diesel_session_derive::Record;
+/// # Examples
+///
+/// ```
+/// use diesel::prelude::*;
+/// use diesel_session::{Engine, Result, ScopedSession, transactional};
+/// use std::time::Duration;
+///
+/// type Session = diesel_session::Session<SqliteConnection>;
+///
+/// diesel::table! { accounts (id) { id -> Integer, balance -> Integer, } }
+///
+/// #[transactional]
+/// fn deposit(id: i32, amount: i32) -> Result<()> {
+///     let session = Session::current()?;
+///     let account = accounts::table.find(id);
+///     session.execute(diesel::update(account).set(accounts::balance.eq(accounts::balance + amount)))?;
+///     Ok(())
+/// }
+///
+/// /// Both or neither: each `deposit` joins this one.
+/// #[transactional(timeout = Duration::from_secs(2), retry = 3)]
+/// fn transfer(from: i32, to: i32, amount: i32) -> Result<()> {
+///     deposit(from, -amount)?;
+///     deposit(to, amount)
+/// }
+///
+/// #[transactional(read_only)]
+/// fn balance(id: i32) -> Result<i32> {
+///     Session::current()?.get_result(accounts::table.find(id).select(accounts::balance))
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let registry = ScopedSession::<SqliteConnection>::new(Engine::new(":memory:")?);
+/// # registry.transaction(|session| session.batch_execute("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL); INSERT INTO accounts VALUES (1, 10), (2, 0)"))?;
+/// registry.install()?;
+/// transfer(1, 2, 7)?;
+/// assert_eq!((balance(1)?, balance(2)?), (3, 7));
+/// # Ok(()) }
+/// ```
+pub use diesel_session_derive::transactional;
 pub use engine::{Engine, EngineBuilder, StatementErrors, Strategy};
 pub use entity::{
     BelongsTo, Change, ColumnSet, Embedded, Entity, EntityHooks, Insert, LoadChildren, Persist, Record, RecordHooks,
@@ -307,3 +347,9 @@ pub use session::{
 };
 pub use unit::{Attempt, Propagation, RetryPolicy, UnitKey, UnitOptions};
 pub use unit_of_work::{ObjectState, Parents, Read, Tracked, Write};
+
+/// What the attributes write names of.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::scope::transactional::{Transactional, UnitResult, cloned_for_each_attempt};
+}

@@ -22,6 +22,7 @@ mod extent;
 pub(crate) mod job;
 mod local;
 mod task;
+pub(crate) mod transactional;
 
 pub use task::ScopedFuture;
 

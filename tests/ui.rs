@@ -9,4 +9,5 @@ fn misuse_does_not_compile_and_the_message_says_why() {
     let tests = trybuild::TestCases::new();
     tests.compile_fail("tests/ui/*.rs");
     tests.compile_fail("tests/ui/derive/*.rs");
+    tests.compile_fail("tests/ui/transactional/*.rs");
 }

@@ -1,13 +1,16 @@
-//! The derives of [diesel-session](https://docs.rs/diesel-session), which re-exports them: depend on that crate.
+//! The derives and attributes of [diesel-session](https://docs.rs/diesel-session), which re-exports them: depend on that crate.
 
 mod attrs;
 mod backends;
 mod columns;
 mod embedded;
 mod entity;
+mod function;
 mod model;
+mod options;
 mod record;
 mod relations;
+mod transactional;
 
 use proc_macro::TokenStream;
 use quote::quote;
@@ -82,6 +85,58 @@ pub fn derive_record(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(Embedded, attributes(diesel, entity))]
 pub fn derive_embedded(input: TokenStream) -> TokenStream {
     expand(parse_macro_input!(input as DeriveInput), embedded::derive)
+}
+
+/// A function that is a unit of work (Spring's annotation): commits when it returns `Ok`, rolls back on `Err` or panic.
+///
+/// The body is the closure of `ScopedSession::transaction`; inside, `Session::current()` gives its session. Called inside
+/// another unit of work it joins that one, which commits. An `Err` of the body comes back as it is; what the commit answers
+/// goes through `From<diesel_session::Error>` of the function's own error.
+///
+/// It names no connection type. It runs on the innermost registry that is entered on this thread, whatever its type; where
+/// none is entered, on the installed one. With registries of several types installed that is
+/// `Error::AmbiguousRegistry`, and without any `Error::NoRegistry`. `#[transactional(SqliteConnection)]` names the type, and
+/// means the registry that `Session::<SqliteConnection>::current()` means.
+///
+/// | option | meaning |
+/// |---|---|
+/// | a type | the connection |
+/// | `read_only` | alone: `ScopedSession::read`, which inside an open transaction reads there, whoever owns it, and whose failure leaves that one as it is; with others: `TransactionOptions::read_only` |
+/// | `isolation = Serializable` | `TransactionOptions::isolation` |
+/// | `deferrable` | `TransactionOptions::deferrable` |
+/// | `begin_mode = Deferred` | `TransactionOptions::begin_mode` |
+/// | `timeout = Duration::from_secs(5)`, `statement_timeout = …`, `lock_timeout = …` | the time-outs of `TransactionOptions` |
+/// | `propagation = RequiresNew` | `UnitOptions::propagation` |
+/// | `durable` | `UnitOptions::durable` |
+/// | `retry = 3`, `retry = RetryPolicy::new(3)` | `UnitOptions::retry`: at most so many attempts |
+///
+/// Any option but `read_only` alone makes it `ScopedSession::transaction_with`. Values may be any expression, evaluated at
+/// each call, and may use the arguments.
+///
+/// With `retry` each attempt gets clones of the arguments that the body mentions, so they must be `Clone`. What is behind an
+/// `&mut` argument or `&mut self` is not cloned: a further attempt finds it as the one before left it.
+///
+/// In messages and reports the unit's place is the attribute's line, or with `#[track_caller]` on the function the line that
+/// calls it.
+#[proc_macro_attribute]
+pub fn transactional(options: TokenStream, function: TokenStream) -> TokenStream {
+    rewrite(options, function, transactional::expand)
+}
+
+type Tokens = proc_macro2::TokenStream;
+
+fn rewrite(options: TokenStream, item: TokenStream, expand: fn(Tokens, Tokens) -> Result<Tokens>) -> TokenStream {
+    match expand(options.into(), item.clone().into()) {
+        Ok(tokens) => tokens.into(),
+        Err(error) => {
+            let mut tokens = TokenStream::from(error.into_compile_error());
+            // As it was written it stays, so that nobody complains that it is missing; nobody knows an expression by a name.
+            if !function::is_closure(&item.clone().into()) {
+                tokens.extend(item);
+            }
+            tokens
+        }
+    }
 }
 
 fn expand(input: DeriveInput, derive: fn(DeriveInput) -> Result<proc_macro2::TokenStream>) -> TokenStream {

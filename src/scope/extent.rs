@@ -66,22 +66,30 @@ impl<C: SessionConnection> ScopedSession<C> {
     pub fn transaction_with<T, E: From<Error>>(
         &self,
         options: impl Into<UnitOptions>,
+        f: impl FnMut(&Session<C>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.unit_with(&options.into(), Location::caller(), f)
+    }
+
+    /// A unit of work whose options were asked for, run again where they say so.
+    pub(super) fn unit_with<T, E: From<Error>>(
+        &self,
+        options: &UnitOptions,
+        place: Place,
         mut f: impl FnMut(&Session<C>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let options = options.into();
-        let place = Location::caller();
         let transaction = options.transaction;
         let is_alone = options.propagation == Propagation::Never;
         // Without a transaction, what asks something of one is a contradiction.
         if is_alone { transaction.autocommit() } else { transaction }.check::<C>()?;
         match options.retry {
-            Some(policy) => self.attempts(&options, policy, place, f),
-            None => self.unit(&options, true, place, &mut f),
+            Some(policy) => self.attempts(options, policy, place, f),
+            None => self.unit(options, true, place, &mut f),
         }
     }
 
     /// One unit of work. `asked`: its options were asked for; else a session that is taken over keeps its own.
-    fn unit<T, E: From<Error>>(
+    pub(super) fn unit<T, E: From<Error>>(
         &self,
         options: &UnitOptions,
         asked: bool,
@@ -200,7 +208,14 @@ impl<C: SessionConnection> ScopedSession<C> {
     /// What `f` returned; [`Error::ReadOnly`] for a write in a session of its own.
     #[track_caller]
     pub fn read<T, E: From<Error>>(&self, f: impl FnOnce(&Session<C>) -> Result<T, E>) -> Result<T, E> {
-        let place = Location::caller();
+        self.read_at(Location::caller(), f)
+    }
+
+    pub(super) fn read_at<T, E: From<Error>>(
+        &self,
+        place: Place,
+        f: impl FnOnce(&Session<C>) -> Result<T, E>,
+    ) -> Result<T, E> {
         if let Some(found) = local::top::<C>(self.inner.id)?.filter(|found| found.core.is_available())
             && found.core.begun_at().is_some()
         {
