@@ -291,6 +291,29 @@ pub use diesel_session_derive::Entity;
 pub use diesel_session_derive::Record;
 /// # Examples
 ///
+/// ```ignore
+/// use diesel::prelude::*;
+/// use diesel_session::{Result, on_database_thread};
+///
+/// type Session = diesel_session::Session<SqliteConnection>;
+///
+/// diesel::table! { users (id) { id -> Integer, nickname -> Text, } }
+///
+/// #[on_database_thread]
+/// fn rename(id: i32, nickname: String) -> Result<usize> {
+///     let user = users::table.find(id);
+///     Session::current()?.execute(diesel::update(user).set(users::nickname.eq(nickname)))
+/// }
+///
+/// async fn handler() -> Result<()> {
+///     let renamed = rename(1, "anna".into()).await?;
+///     assert_eq!(renamed, 1);
+///     Ok(())
+/// }
+/// ```
+pub use diesel_session_derive::on_database_thread;
+/// # Examples
+///
 /// ```
 /// use diesel::prelude::*;
 /// use diesel_session::{Engine, Result, ScopedSession, transactional};

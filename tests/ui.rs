@@ -10,4 +10,5 @@ fn misuse_does_not_compile_and_the_message_says_why() {
     tests.compile_fail("tests/ui/*.rs");
     tests.compile_fail("tests/ui/derive/*.rs");
     tests.compile_fail("tests/ui/transactional/*.rs");
+    tests.compile_fail("tests/ui/on_database_thread/*.rs");
 }

@@ -3,6 +3,7 @@
 mod attrs;
 mod backends;
 mod columns;
+mod database_thread;
 mod embedded;
 mod entity;
 mod function;
@@ -121,6 +122,24 @@ pub fn derive_embedded(input: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn transactional(options: TokenStream, function: TokenStream) -> TokenStream {
     rewrite(options, function, transactional::expand)
+}
+
+/// A function whose body runs as a job of the installed executor: calling it starts the job and gives its `JobHandle`, a
+/// future, at once (as Twisted's `deferToThread`).
+///
+/// The function is written as if it were called on the database's thread: it returns a `Result<T, E>`, and its callers get a
+/// `JobHandle<T, E>`. Arguments and answer go to another thread and may outlive the caller: they are `Send` and borrow
+/// nothing but what is `'static`, and there is no `self`.
+///
+/// | option | meaning |
+/// |---|---|
+/// | a type | the connection, where executors for several are installed |
+/// | `read_only` | the job only reads |
+/// | `timeout = Duration::from_secs(5)` | how long the job may take |
+/// | `retry = 3`, `retry = RetryPolicy::new(3)` | run again where the error allows it, with clones of the arguments that the body mentions |
+#[proc_macro_attribute]
+pub fn on_database_thread(options: TokenStream, function: TokenStream) -> TokenStream {
+    rewrite(options, function, database_thread::expand)
 }
 
 type Tokens = proc_macro2::TokenStream;
