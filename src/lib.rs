@@ -169,12 +169,6 @@ pub mod truth;
 mod unit;
 mod unit_of_work;
 
-/// What the attribute macros expand to; not for use by hand.
-#[doc(hidden)]
-pub mod __private {
-    pub use crate::executor::installed::{JobResult, ThreadOptions, on_database_thread, on_database_thread_again};
-}
-
 pub use backend::{
     ConnectionSettings, GateKey, GateRule, JournalMode, Kind, Limits, Phase, PreparedUrl, SessionConnection,
     Synchronous, Truth, Verdict, Witness,
@@ -291,25 +285,37 @@ pub use diesel_session_derive::Entity;
 pub use diesel_session_derive::Record;
 /// # Examples
 ///
-/// ```ignore
+/// ```
 /// use diesel::prelude::*;
-/// use diesel_session::{Result, on_database_thread};
+/// use diesel_session::{Engine, Executor, Result, ScopedSession, on_database_thread};
 ///
 /// type Session = diesel_session::Session<SqliteConnection>;
 ///
 /// diesel::table! { users (id) { id -> Integer, nickname -> Text, } }
 ///
 /// #[on_database_thread]
-/// fn rename(id: i32, nickname: String) -> Result<usize> {
-///     let user = users::table.find(id);
-///     Session::current()?.execute(diesel::update(user).set(users::nickname.eq(nickname)))
+/// fn create(id: i32, nickname: String) -> Result<usize> {
+///     let user = (users::id.eq(id), users::nickname.eq(nickname));
+///     Session::current()?.execute(diesel::insert_into(users::table).values(user))
+/// }
+///
+/// #[on_database_thread(read_only)]
+/// fn find(id: i32) -> Result<String> {
+///     Session::current()?.get_result(users::table.find(id).select(users::nickname))
 /// }
 ///
 /// async fn handler() -> Result<()> {
-///     let renamed = rename(1, "anna".into()).await?;
-///     assert_eq!(renamed, 1);
+///     create(1, "ann".into()).await?; // committed
+///     assert_eq!(find(1).await?, "ann");
 ///     Ok(())
 /// }
+///
+/// # fn main() -> Result<()> {
+/// let registry = ScopedSession::<SqliteConnection>::new(Engine::new(":memory:")?);
+/// # registry.transaction(|session| session.batch_execute("CREATE TABLE users (id INTEGER PRIMARY KEY, nickname TEXT NOT NULL)"))?;
+/// Executor::new(registry)?.install()?;
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(handler())
+/// # }
 /// ```
 pub use diesel_session_derive::on_database_thread;
 /// # Examples
@@ -374,5 +380,6 @@ pub use unit_of_work::{ObjectState, Parents, Read, Tracked, Write};
 /// What the attributes write names of.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::executor::installed::{JobResult, ThreadOptions, on_database_thread, on_database_thread_again};
     pub use crate::scope::transactional::{Transactional, UnitResult, cloned_for_each_attempt};
 }
