@@ -446,7 +446,7 @@ pub enum Error {
 
     /// A closure owns the transaction and ends it itself.
     #[error(
-        "the transaction begun at {at} is committed or rolled back by the closure that owns it: return `Ok` or `Err`, or use `set_rollback_only(reason)`"
+        "the transaction begun at {at} is committed or rolled back by the closure or the `AsyncSession` that owns it: return `Ok` or `Err` (`commit()` or `rollback()` of an `AsyncSession`), or use `set_rollback_only(reason)`"
     )]
     NotOwner {
         /// Where the owning closure was entered.
@@ -665,6 +665,17 @@ pub enum Error {
     )]
     WouldHang,
 
+    /// The [`AsyncSession`](crate::AsyncSession) was idle for longer than its lease, and is rolled back.
+    #[error(
+        "this AsyncSession, last used at {at}, was idle for {idle:?}, the whole of its lease: it is rolled back, and its thread serves others; do what takes long before it is asked for or inside its closures, or give it a longer lease (`async_lease`, `async_writer_lease`)"
+    )]
+    LeaseExpired {
+        /// Where it was used last, or asked for if it never was.
+        at: Place,
+        /// For how long it was idle.
+        idle: Duration,
+    },
+
     /// The answer was taken before.
     #[error("the answer of this job was taken before: a job has one answer")]
     AnswerTaken,
@@ -754,6 +765,7 @@ impl Error {
             | Self::PoolTimeout { .. }
             | Self::GateTimeout { .. }
             | Self::QueueFull { .. }
+            | Self::LeaseExpired { .. }
             | Self::NotDrained { .. }
             | Self::Connect { .. } => ErrorClass::Unavailable,
             Self::StaleData { .. } | Self::BatchRolledBack { .. } => ErrorClass::Retryable,

@@ -14,8 +14,11 @@ use crate::session::Session;
 use crate::unit::UnitOptions;
 
 mod answer;
+mod async_session;
 mod batch;
+mod bearing;
 mod builder;
+mod calls;
 mod clock;
 mod handle;
 pub(crate) mod installed;
@@ -28,12 +31,14 @@ mod sync;
 mod waits;
 mod worker;
 
+pub use async_session::AsyncSession;
 pub use batch::GroupCommit;
 pub use builder::ExecutorBuilder;
 pub use handle::JobHandle;
 pub use report::{ExecutorReport, LaneReport};
 pub use shell::WhenFull;
 
+use bearing::Leases;
 use job::{Header, Job, once, with_session};
 use lane::Duty;
 use shell::Shell;
@@ -49,6 +54,8 @@ use shell::Shell;
 ///
 /// On **SQLite** there is one thread that writes and several that only read, so that no write ever waits for SQLite's own
 /// lock within the process; with [`group_commit`](ExecutorBuilder::group_commit), jobs that wait together share one COMMIT.
+///
+/// A unit of work that has to await something in its middle has an [`AsyncSession`]: [`session`](Executor::session).
 ///
 /// Cheap to clone. Dropping the last clone refuses what is queued ([`Error::ShutDown`]) and waits for nobody: a job that
 /// runs goes on to its end. To wait, call [`shutdown`](Executor::shutdown).
@@ -84,6 +91,9 @@ struct Owner<C: SessionConnection> {
     /// Whether an acknowledged commit may be lost when the power goes.
     is_lax: bool,
     groups: bool,
+    leases: Leases,
+    /// Whether an `AsyncSession` may keep SQLite's other writers waiting.
+    async_writers: bool,
 }
 
 impl<C: SessionConnection> Drop for Owner<C> {

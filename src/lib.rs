@@ -364,7 +364,9 @@ pub use entity::{
     Reference, RowLock, TableId,
 };
 pub use error::{Cause, Error, ErrorClass, Failure, OptionalExt, Reason, Result};
-pub use executor::{Executor, ExecutorBuilder, ExecutorReport, GroupCommit, JobHandle, LaneReport, WhenFull};
+pub use executor::{
+    AsyncSession, Executor, ExecutorBuilder, ExecutorReport, GroupCommit, JobHandle, LaneReport, WhenFull,
+};
 pub use info::Info;
 pub use inspect::{Counters, Holder, Holders, InspectReport, SessionReport, SessionState};
 pub use options::{BeginMode, IsolationLevel, SessionOptions, TransactionOptions, autocommit, read_only};

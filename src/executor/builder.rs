@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::batch::GroupCommit;
+use super::bearing::Leases;
 use super::lane::Duty;
 use super::shell::{Shell, WhenFull};
 use super::worker::Worker;
@@ -16,6 +18,12 @@ use crate::scope::ScopedSession;
 const PLACES: usize = 1_000;
 /// How many threads read on SQLite.
 const READERS: usize = 4;
+/// How many threads bear `AsyncSession`s, and at most which part of the connections they take.
+const BEARERS: usize = 4;
+const PART_OF_BEARERS: usize = 4;
+/// For how long an `AsyncSession` may be idle, and for how long if it keeps others waiting.
+const LEASE: Duration = Duration::from_secs(5);
+const LEASE_AT_THE_GATE: Duration = Duration::from_millis(500);
 
 /// How an [`Executor`] is made; see [`Executor::builder`].
 #[must_use = "nothing happens until `build()`"]
@@ -23,9 +31,20 @@ pub struct ExecutorBuilder<C: SessionConnection> {
     registry: ScopedSession<C>,
     threads: Option<usize>,
     readers: Option<usize>,
+    bearers: Option<usize>,
+    async_writers: bool,
+    lease: Duration,
+    lease_at_the_gate: Duration,
     places: usize,
     when_full: WhenFull,
     group: Option<GroupCommit>,
+}
+
+/// How many threads a lane has.
+struct Sizes {
+    threads: usize,
+    readers: usize,
+    bearers: usize,
 }
 
 impl<C: SessionConnection> fmt::Debug for ExecutorBuilder<C> {
@@ -33,6 +52,8 @@ impl<C: SessionConnection> fmt::Debug for ExecutorBuilder<C> {
         f.debug_struct("ExecutorBuilder")
             .field("threads", &self.threads)
             .field("readers", &self.readers)
+            .field("async_sessions", &self.bearers)
+            .field("async_writers", &self.async_writers)
             .field("queue", &self.places)
             .field("when_full", &self.when_full)
             .field("group_commit", &self.group)
@@ -42,12 +63,22 @@ impl<C: SessionConnection> fmt::Debug for ExecutorBuilder<C> {
 
 impl<C: SessionConnection> ExecutorBuilder<C> {
     pub(super) fn new(registry: ScopedSession<C>) -> Self {
-        let (places, when_full) = (PLACES, WhenFull::default());
-        Self { registry, threads: None, readers: None, places, when_full, group: None }
+        Self {
+            registry,
+            threads: None,
+            readers: None,
+            bearers: None,
+            async_writers: false,
+            lease: LEASE,
+            lease_at_the_gate: LEASE_AT_THE_GATE,
+            places: PLACES,
+            when_full: WhenFull::default(),
+            group: None,
+        }
     }
 
     /// How many threads run what [`run`](Executor::run) submits. Default: 1 on SQLite, which lets one write at a time; on
-    /// the servers as many as the engine has connections. `threads(1)` runs everything in the order of submission.
+    /// the servers as many as the engine has connections beside the other threads here. `threads(1)` runs everything in the order of submission.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
@@ -61,7 +92,37 @@ impl<C: SessionConnection> ExecutorBuilder<C> {
         self
     }
 
-    /// How many jobs may wait, for each of the two kinds of threads. Default: 1 000.
+    /// How many threads more bear an [`AsyncSession`](crate::AsyncSession) each, one after the other: so many may be open at
+    /// once. With 0 they are refused. Default: up to 4, as the engine's connections allow, but no more than a quarter of
+    /// them; so with the default `max_size` of 10 it is 2.
+    pub fn async_sessions(mut self, sessions: usize) -> Self {
+        self.bearers = Some(sessions);
+        self
+    }
+
+    /// SQLite: whether an [`AsyncSession`](crate::AsyncSession) may write. From its first statement to its end, between its
+    /// awaits too, every other writer of the file waits for it, and in memory every session. Default: no. Servers have no
+    /// need of it.
+    pub fn async_writers(mut self, allowed: bool) -> Self {
+        self.async_writers = allowed;
+        self
+    }
+
+    /// For how long an [`AsyncSession`](crate::AsyncSession) may be idle between its calls, before it is rolled back.
+    /// Default: 5 s.
+    pub fn async_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// The same for those that keep others waiting: on a SQLite file those that may write, for data in memory all. Default:
+    /// 500 ms.
+    pub fn async_writer_lease(mut self, lease: Duration) -> Self {
+        self.lease_at_the_gate = lease;
+        self
+    }
+
+    /// How many jobs may wait, for each kind of threads. Default: 1 000.
     pub fn queue(mut self, places: usize) -> Self {
         self.places = places;
         self
@@ -94,23 +155,31 @@ impl<C: SessionConnection> ExecutorBuilder<C> {
     ///
     /// # Errors
     /// [`Error::Configuration`]: no threads, more threads than the engine has connections, group commit on a server or on
-    /// more than one thread, or the system gave no thread. [`Error::ForkDetected`].
+    /// more than one thread, a lease of no time, or the system gave no thread. [`Error::ForkDetected`].
     pub fn build(self) -> Result<Executor<C>> {
         let engine = self.registry.engine();
         engine.origin().check()?;
         let is_sqlite = engine.kind() == Kind::Sqlite;
-        let (threads, readers) = self.sizes(is_sqlite)?;
-        if self.group.is_some() && (!is_sqlite || threads != 1) {
+        let sizes = self.sizes(is_sqlite)?;
+        if self.group.is_some() && (!is_sqlite || sizes.threads != 1) {
             return Err(Error::Configuration(
                 "group_commit is for the one thread that writes to SQLite: drop it on a server, and use threads(1)"
                     .into(),
             ));
         }
-        let lanes = [(Duty::Work, threads), (Duty::Read, readers)];
+        if self.lease.is_zero() || self.lease_at_the_gate.is_zero() {
+            return Err(Error::Configuration(
+                "a lease of no time ends before the first call: to have no AsyncSessions, use async_sessions(0)".into(),
+            ));
+        }
+        let lanes = [(Duty::Work, sizes.threads), (Duty::Read, sizes.readers), (Duty::Bear, sizes.bearers)];
         let shell = Shell::new(&lanes, self.places, self.when_full, engine.origin().clone());
         let is_lax = is_sqlite && !matches!(engine.settings().synchronous, Synchronous::Full | Synchronous::Extra);
         let groups = self.group.is_some();
-        let inner = Arc::new(Owner { shell, registry: self.registry, is_lax, groups });
+        let (usual, at_the_gate) = (self.lease, self.lease_at_the_gate);
+        let leases = Leases { usual, at_the_gate, gate_rule: engine.gate_rule() };
+        let async_writers = self.async_writers;
+        let inner = Arc::new(Owner { shell, registry: self.registry, is_lax, groups, leases, async_writers });
         for lane in &inner.shell.lanes {
             for number in 0..lane.threads {
                 let worker = Worker {
@@ -126,22 +195,33 @@ impl<C: SessionConnection> ExecutorBuilder<C> {
         Ok(Executor { inner })
     }
 
-    /// How many threads work, and how many read.
-    fn sizes(&self, is_sqlite: bool) -> Result<(usize, usize)> {
+    /// How many threads each lane has.
+    fn sizes(&self, is_sqlite: bool) -> Result<Sizes> {
         let engine = self.registry.engine();
         let connections = engine.max_size();
         let is_file = is_sqlite && engine.gate_rule() == GateRule::Writers;
-        let threads = self.threads.unwrap_or(if is_sqlite { 1 } else { connections });
-        let room = connections.saturating_sub(threads);
-        let readers = self.readers.unwrap_or(if is_file { READERS.min(room) } else { 0 });
+        let few = BEARERS.min(connections / PART_OF_BEARERS);
+        let (threads, readers, bearers) = if is_sqlite {
+            let threads = self.threads.unwrap_or(1);
+            let room = connections.saturating_sub(threads + self.bearers.unwrap_or(0));
+            let readers = self.readers.unwrap_or(if is_file { READERS.min(room) } else { 0 });
+            (threads, readers, self.bearers.unwrap_or(few.min(room.saturating_sub(readers))))
+        } else {
+            let readers = self.readers.unwrap_or(0);
+            let room = connections.saturating_sub(self.threads.unwrap_or(1) + readers);
+            let bearers = self.bearers.unwrap_or(few.min(room));
+            let rest = connections.saturating_sub(readers + bearers);
+            // Never none: more than there is room for is told below.
+            (self.threads.unwrap_or(rest.max(1)), readers, bearers)
+        };
         if threads == 0 {
             return Err(Error::Configuration("threads(0): an executor needs a thread".into()));
         }
-        if threads + readers > connections {
+        if threads + readers + bearers > connections {
             return Err(Error::Configuration(
-                format!("{threads} threads and {readers} for reads are more than the engine's {connections} connections: raise `max_size` or use fewer").into(),
+                format!("{threads} threads, {readers} for reads and {bearers} for AsyncSessions are more than the engine's {connections} connections: raise `max_size` or use fewer").into(),
             ));
         }
-        Ok((threads, readers))
+        Ok(Sizes { threads, readers, bearers })
     }
 }

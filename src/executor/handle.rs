@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Got};
-use super::lane::LaneHandle;
+use super::lane::Spot;
 use crate::error::{Error, Result};
 
 /// A job's answer, when it is there: a future, on any runtime, or [`wait`](JobHandle::wait) without one.
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 pub struct JobHandle<T, E = Error> {
     answer: Arc<Answer<Result<T, E>>>,
     /// Where the job waits; none where it was answered without waiting.
-    lane: Option<LaneHandle>,
+    spot: Option<Spot>,
 }
 
 impl<T, E> fmt::Debug for JobHandle<T, E> {
@@ -32,13 +32,13 @@ impl<T, E> fmt::Debug for JobHandle<T, E> {
 }
 
 impl<T, E: From<Error>> JobHandle<T, E> {
-    pub(super) fn new(answer: Arc<Answer<Result<T, E>>>, lane: LaneHandle) -> Self {
-        Self { answer, lane: Some(lane) }
+    pub(super) fn new(answer: Arc<Answer<Result<T, E>>>, spot: Spot) -> Self {
+        Self { answer, spot: Some(spot) }
     }
 
     /// Of a job that was answered without waiting.
     pub(super) fn answered(answer: Arc<Answer<Result<T, E>>>) -> Self {
-        Self { answer, lane: None }
+        Self { answer, spot: None }
     }
 
     /// Of a job that was not taken.
@@ -73,9 +73,9 @@ impl<T, E: From<Error>> JobHandle<T, E> {
     }
 
     fn wait_until(self, until: Option<Instant>) -> std::result::Result<Result<T, E>, Self> {
-        let waiting = match self.lane.as_ref().filter(|_| !self.answer.is_given()) {
+        let waiting = match self.spot.as_ref().filter(|_| !self.answer.is_given()) {
             None => None,
-            Some(lane) => match lane.begin_wait() {
+            Some(spot) => match spot.begin_wait() {
                 Ok(waiting) => waiting,
                 Err(error) => return Ok(Err(error.into())),
             },
@@ -93,7 +93,7 @@ impl<T, E> JobHandle<T, E> {
     /// Takes the job back if it has not begun: its answer is then [`Error::JobCancelled`]. Says whether it did; what has begun
     /// goes on to its end.
     pub fn cancel(&self) -> bool {
-        self.lane.as_ref().is_some_and(LaneHandle::cancel)
+        self.spot.as_ref().is_some_and(Spot::cancel)
     }
 
     /// Whether the answer is there.
@@ -104,7 +104,7 @@ impl<T, E> JobHandle<T, E> {
 
     /// Lets the job run though nobody waits for its answer.
     pub fn detach(mut self) {
-        self.lane = None;
+        self.spot = None;
     }
 }
 
@@ -115,7 +115,7 @@ impl<T, E: From<Error>> Future for JobHandle<T, E> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.answer.poll(context) {
             Poll::Ready(got) => Poll::Ready(result_of(got)),
-            Poll::Pending => match self.lane.as_ref().map(LaneHandle::check_poll) {
+            Poll::Pending => match self.spot.as_ref().map(Spot::check_poll) {
                 Some(Err(error)) => Poll::Ready(Err(error.into())),
                 _ => Poll::Pending,
             },
@@ -133,10 +133,10 @@ fn result_of<T, E: From<Error>>(got: Got<Result<T, E>>) -> Result<T, E> {
 
 impl<T, E> Drop for JobHandle<T, E> {
     fn drop(&mut self) {
-        if let Some(lane) = self.lane.take()
+        if let Some(spot) = self.spot.take()
             && !self.answer.is_given()
         {
-            lane.cancel();
+            spot.cancel();
         }
     }
 }

@@ -58,8 +58,11 @@ pub(crate) struct Job {
     pub(crate) is_ok: bool,
 }
 
-trait Work: Send {
+/// What a job does, and how it answers.
+pub(super) trait Work: Send {
+    /// Says whether it went well.
     fn run(&mut self, session: &dyn Any) -> bool;
+    /// `instead`: the error that stands for its own answer.
     fn answer(&mut self, instead: Option<Error>);
 }
 
@@ -75,7 +78,11 @@ impl Job {
         E: From<Error> + Send + 'static,
     {
         let answer = Some(Arc::clone(answer));
-        Self { header, work: Box::new(Task { f, result: None, answer }), is_ok: false }
+        Self::of(header, Task { f, result: None, answer })
+    }
+
+    pub(super) fn of(header: Header, work: impl Work + 'static) -> Self {
+        Self { header, work: Box::new(work), is_ok: false }
     }
 
     /// Runs the closure; says whether it returned `Ok`. What it returned is kept until the answer goes out.

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 use std::time::Instant;
 
+use super::calls::Calls;
 use super::job::Job;
 use super::queue::{Queue, Ticket};
-use super::waits::{Waiting, Waits};
+use super::waits::{Seat, Target, Waiting, Waits};
 use crate::error::{Error, Result};
 use crate::fork::Origin;
 use crate::inspect::{Holder, Holders};
@@ -44,7 +45,7 @@ pub(crate) struct Lane {
     pub(crate) queue: Queue<Job>,
     pub(crate) counts: Counts,
     pub(crate) waits: Arc<Waits>,
-    origin: Origin,
+    pub(crate) origin: Origin,
     /// What each thread does now.
     running: Mutex<Vec<Running>>,
 }
@@ -79,17 +80,17 @@ impl fmt::Debug for Lane {
 }
 
 thread_local! {
-    /// The lane that this thread works for.
-    static MINE: Cell<Option<(u64, usize)>> = const { Cell::new(None) };
+    /// The executor that this thread works for, and its seat there.
+    static MINE: Cell<Option<(u64, Seat)>> = const { Cell::new(None) };
 }
 
 /// Names this thread as one of a lane's.
-pub(crate) fn enlist(executor: u64, lane: usize) {
-    MINE.set(Some((executor, lane)));
+pub(crate) fn enlist(executor: u64, seat: Seat) {
+    MINE.set(Some((executor, seat)));
 }
 
-/// The lane of this executor that this thread works for.
-pub(crate) fn mine(executor: u64) -> Option<usize> {
+/// This thread's seat in this executor.
+pub(crate) fn mine(executor: u64) -> Option<Seat> {
     // A thread that is ending works for nobody.
     MINE.try_with(Cell::get).ok().flatten().filter(|mine| mine.0 == executor).map(|mine| mine.1)
 }
@@ -149,26 +150,32 @@ impl Drop for Shown<'_> {
     }
 }
 
-/// A job's place in its lane, for its handle.
+/// Where what a handle waits for stands.
 #[derive(Debug)]
-pub(crate) struct LaneHandle {
-    lane: Arc<Lane>,
-    ticket: Ticket,
+pub(crate) enum Spot {
+    /// In a lane, as a job.
+    Job(Arc<Lane>, Ticket),
+    /// Among the calls of an `AsyncSession`; without a ticket where it can't be taken back.
+    Call(Arc<Calls>, Option<Ticket>),
 }
 
-impl LaneHandle {
-    pub(crate) fn new(lane: &Arc<Lane>, ticket: Ticket) -> Self {
-        Self { lane: Arc::clone(lane), ticket }
-    }
-
+impl Spot {
     pub(crate) fn cancel(&self) -> bool {
-        self.lane.cancel(self.ticket)
+        match self {
+            Self::Job(lane, ticket) => lane.cancel(*ticket),
+            Self::Call(calls, ticket) => ticket.is_some_and(|ticket| calls.cancel(ticket)),
+        }
     }
 
     /// Before this thread waits; refused where the wait would never end.
     pub(crate) fn begin_wait(&self) -> Result<Option<Waiting>> {
-        self.lane.origin.check()?;
-        self.lane.waits.begin(self.lane.index)
+        match self {
+            Self::Job(lane, _) => {
+                lane.origin.check()?;
+                lane.waits.begin(Target::Lane(lane.index))
+            }
+            Self::Call(calls, _) => calls.begin_wait(),
+        }
     }
 
     /// Whether this thread, if it waited, would wait for ever.

@@ -59,6 +59,15 @@ pub(crate) enum Pushed<J> {
     Closed(J),
 }
 
+/// What a wait for the next job ended with.
+pub(crate) enum Next<J> {
+    Entry(Entry<J>),
+    /// Nothing came in time.
+    Late,
+    /// Nothing will come any more.
+    End,
+}
+
 /// Why an entry was taken out unserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expired {
@@ -117,10 +126,22 @@ impl<J> Queue<J> {
 
     /// The next job; blocks until there is one. `None` at the end.
     pub(crate) fn next(&self) -> Option<Entry<J>> {
+        match self.next_by(None) {
+            Next::Entry(entry) => Some(entry),
+            Next::Late | Next::End => None,
+        }
+    }
+
+    /// As [`next`](Self::next), but blocks no longer than until then. What is there then is served all the same.
+    pub(crate) fn next_until(&self, until: Instant) -> Next<J> {
+        self.next_by(Some(until))
+    }
+
+    fn next_by(&self, until: Option<Instant>) -> Next<J> {
         let mut state = self.state();
         loop {
             if state.phase == Phase::Closed {
-                return None;
+                return Next::End;
             }
             let due = match state.due(Instant::now) {
                 Due::Now(position) => {
@@ -129,14 +150,17 @@ impl<J> Queue<J> {
                     if !state.entries.is_empty() {
                         self.wake(state);
                     }
-                    return entry;
+                    return entry.map_or(Next::End, Next::Entry);
                 }
                 Due::At(at) => Some(at),
-                Due::Never if state.phase == Phase::Draining => return None,
+                Due::Never if state.phase == Phase::Draining => return Next::End,
                 Due::Never => None,
             };
+            if until.is_some_and(|until| until <= Instant::now()) {
+                return Next::Late;
+            }
             state.sleepers += 1;
-            state = match due {
+            state = match [due, until].into_iter().flatten().min() {
                 None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(at) => {
                     let left = at.saturating_duration_since(Instant::now());

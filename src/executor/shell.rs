@@ -8,7 +8,7 @@ use super::answer::Answer;
 use super::clock::Clock;
 use super::handle::JobHandle;
 use super::job::{Header, Job};
-use super::lane::{Duty, Lane, LaneHandle, count, mine};
+use super::lane::{Duty, Lane, Spot, count, mine};
 use super::queue::{Pushed, Times};
 use super::waits::Waits;
 use crate::error::{Error, Result};
@@ -106,7 +106,7 @@ impl Shell {
                 for at in [deadline, room_until].into_iter().flatten() {
                     self.clock.set(at, &self.lanes);
                 }
-                return JobHandle::new(answer, LaneHandle::new(lane, ticket));
+                return JobHandle::new(answer, Spot::Job(Arc::clone(lane), ticket));
             }
             Pushed::Full(job, queued) => (job, Error::QueueFull { queued, waited: Duration::ZERO }),
             Pushed::Closed(job) => (job, Error::ShutDown),

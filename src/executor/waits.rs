@@ -5,14 +5,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::lane;
 use crate::error::{Error, Result};
 
+/// A thread of an executor: its lane, and its number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seat {
+    pub(crate) lane: usize,
+    pub(crate) number: usize,
+}
+
+/// Who could end a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Any thread of the lane: it would serve the job.
+    Lane(usize),
+    /// Only this thread: it bears the `AsyncSession`.
+    Seat(Seat),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Wait {
+    from: Seat,
+    to: Target,
+}
+
 /// The waits of an executor's threads.
 #[derive(Debug)]
 pub(crate) struct Waits {
     executor: u64,
     /// For each lane its number of threads.
     threads: Vec<usize>,
-    /// For each wait the lane of the thread that waits, and the lane of the job that it waits for.
-    open: Mutex<Vec<(usize, usize)>>,
+    open: Mutex<Vec<Wait>>,
 }
 
 impl Waits {
@@ -20,34 +41,43 @@ impl Waits {
         Arc::new(Self { executor, threads, open: Mutex::default() })
     }
 
-    fn open(&self) -> MutexGuard<'_, Vec<(usize, usize)>> {
+    fn open(&self) -> MutexGuard<'_, Vec<Wait>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that this thread waits for a job in that lane; nothing to note for a thread that is not one of the executor's.
-    pub(crate) fn begin(self: &Arc<Self>, job: usize) -> Result<Option<Waiting>> {
-        let Some(mine) = lane::mine(self.executor) else { return Ok(None) };
+    /// Notes that this thread waits; nothing to note for a thread that is not one of the executor's.
+    pub(crate) fn begin(self: &Arc<Self>, to: Target) -> Result<Option<Waiting>> {
+        let Some(from) = lane::mine(self.executor) else { return Ok(None) };
+        let wait = Wait { from, to };
         let mut open = self.open();
-        open.push((mine, job));
-        if self.is_stuck(&open, job) {
+        open.push(wait);
+        if self.is_stuck(&open, to) {
             open.pop();
             return Err(Error::WouldHang);
         }
-        Ok(Some(Waiting { waits: Arc::clone(self), wait: (mine, job) }))
+        Ok(Some(Waiting { waits: Arc::clone(self), wait }))
     }
 
-    /// Whether no thread of the lane could ever serve a job again: each waits for a lane of which that is true.
-    fn is_stuck(&self, open: &[(usize, usize)], lane: usize) -> bool {
-        let mut stuck = vec![true; self.threads.len()];
+    /// Whether nobody could ever end a wait for this: each who could waits for something of which that is true.
+    fn is_stuck(&self, open: &[Wait], target: Target) -> bool {
+        let mut stuck = open.to_vec();
         loop {
             let before = stuck.clone();
-            for (lane, is_stuck) in stuck.iter_mut().enumerate() {
-                let hopeless = open.iter().filter(|(from, to)| *from == lane && before[*to]).count();
-                *is_stuck = hopeless >= self.threads[lane];
+            stuck.retain(|wait| self.is_hopeless(&before, wait.to));
+            if stuck.len() == before.len() {
+                return self.is_hopeless(&stuck, target);
             }
-            if stuck == before {
-                return stuck.get(lane).copied().unwrap_or(false);
+        }
+    }
+
+    /// Whether each who could end a wait for this is among those that are stuck.
+    fn is_hopeless(&self, stuck: &[Wait], target: Target) -> bool {
+        match target {
+            Target::Lane(lane) => {
+                let waiting = stuck.iter().filter(|wait| wait.from.lane == lane).count();
+                self.threads.get(lane).is_none_or(|threads| waiting >= *threads)
             }
+            Target::Seat(seat) => stuck.iter().any(|wait| wait.from == seat),
         }
     }
 }
@@ -56,7 +86,7 @@ impl Waits {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     waits: Arc<Waits>,
-    wait: (usize, usize),
+    wait: Wait,
 }
 
 impl Drop for Waiting {

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::batch::{GroupCommit, Usual};
 use super::job::Job;
-use super::lane::{Lane, count, enlist};
+use super::lane::{Duty, Lane, count, enlist};
 use super::queue::Entry;
 use super::shell::Shell;
+use super::waits::Seat;
 use crate::backend::SessionConnection;
 use crate::error::{Error, Result};
 use crate::scope::ScopedSession;
@@ -52,7 +53,7 @@ impl<C: SessionConnection> Worker<C> {
 
     fn live(self) {
         let mut heir = Heir { worker: &self, is_needed: true };
-        enlist(self.shell.id, self.lane.index);
+        enlist(self.shell.id, Seat { lane: self.lane.index, number: self.number });
         self.registry.enter(|| {
             let mut bench = Bench::default();
             while let Some(entry) = self.lane.queue.next() {
@@ -76,7 +77,9 @@ impl<C: SessionConnection> Worker<C> {
     pub(super) fn serve_alone(&self, mut entry: Entry<Job>, bench: &mut Bench) {
         let ask = ask(&entry.job);
         let shown = self.lane.show(ask.place);
-        let end = self.registry.attempt(&ask, |session| entry.job.run(session));
+        // What bears an `AsyncSession` has ended its transaction itself: nothing is left to commit.
+        let commits = self.lane.duty != Duty::Bear;
+        let end = self.registry.attempt(&ask, |session| entry.job.run(session) && commits);
         drop(shown);
         count(&self.lane.counts.transactions);
         bench.alone = bench.alone.saturating_sub(1);

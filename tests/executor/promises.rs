@@ -1,7 +1,8 @@
 //! What an executor promises, whatever the database.
 
 pub(crate) use super::db;
-pub(crate) use crate::support::notes;
 
+mod async_sessions;
 mod jobs;
+mod runtimes;
 mod waiting;
