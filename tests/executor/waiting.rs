@@ -136,7 +136,7 @@ fn waiting_in_a_job_for_one_that_no_thread_is_left_for_is_refused() {
             })
             .collect();
         let started = Instant::now();
-        let answers: Vec<_> = parents.into_iter().map(|parent| parent.wait()).collect();
+        let answers: Vec<_> = parents.into_iter().map(diesel_session::JobHandle::wait).collect();
         assert!(started.elapsed() < Duration::from_secs(20));
         let refused = answers.iter().filter(|answer| matches!(answer, Err(Error::WouldHang))).count();
         assert_eq!(refused, 1, "{threads} threads: {answers:?}");
