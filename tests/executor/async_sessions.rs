@@ -128,7 +128,9 @@ fn a_future_dropped_at_any_await_leaves_nothing_open() {
         });
         // To where it stops, which is where it waits for nothing.
         let (woken, wakes) = mpsc::channel();
-        let waker = super::runtimes::waker(move || drop(woken.send(())));
+        let waker = super::runtimes::waker(move || {
+            let _ = woken.send(());
+        });
         while work.as_mut().poll(&mut Context::from_waker(&waker)) == Poll::Pending {
             if wakes.recv_timeout(Duration::from_millis(100)).is_err() {
                 break;
