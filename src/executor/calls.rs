@@ -114,7 +114,7 @@ impl Calls {
         if self.origin.is_elsewhere() {
             return false;
         }
-        let Some(call) = self.queue.remove(ticket) else { return false };
+        let Some(call) = self.queue.remove(ticket, |_| true) else { return false };
         call.job.answer(Some(Error::JobCancelled));
         true
     }
