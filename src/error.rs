@@ -776,6 +776,20 @@ impl Error {
         }
     }
 
+    /// Whether there was no room or no time for the work: it may be asked for again later.
+    pub(crate) fn is_overload(&self) -> bool {
+        match self {
+            Self::QueueFull { .. }
+            | Self::PoolTimeout { .. }
+            | Self::GateTimeout { .. }
+            | Self::DeadlineExceeded { .. }
+            | Self::ShutDown
+            | Self::Connect { .. } => true,
+            Self::RolledBack { cause } => matches!(cause.reason, Reason::Deadline),
+            _ => false,
+        }
+    }
+
     /// Whether the whole unit of work may be run again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

@@ -180,6 +180,22 @@ impl<C: SessionConnection> Executor<C> {
         self.submit(duty, options, true, Location::caller(), f)
     }
 
+    /// As [`run`](Executor::run), submitted at a line that is not the caller's; with options as [`run_with`](Executor::run_with).
+    #[cfg(feature = "axum")]
+    pub(crate) fn run_at<T, E>(
+        &self,
+        options: Option<crate::options::TransactionOptions>,
+        place: Place,
+        f: impl FnOnce(&Session<C>) -> Result<T, E> + Send + 'static,
+    ) -> JobHandle<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let duty = if options.is_some_and(|options| options.is_read_only()) { Duty::Read } else { Duty::Work };
+        self.submit(duty, options.unwrap_or_default().into(), options.is_some(), place, once(f))
+    }
+
     fn submit<T, E>(
         &self,
         duty: Duty,

@@ -140,7 +140,8 @@
 //!
 //! `sqlite` (default), `postgres`, `mysql` (also MariaDB): one a database, none needs another, all may be on together. None
 //! brings the database's C library along; for SQLite add
-//! `libsqlite3-sys = { version = "0.38", features = ["bundled"] }`. `serde`: [`InspectReport`] as JSON.
+//! `libsqlite3-sys = { version = "0.38", features = ["bundled"] }`. `serde`: [`InspectReport`] and [`ExecutorReport`] as JSON.
+//! `axum`: synchronous functions as routes of axum 0.8, each a unit of work of an [`Executor`] (module `axum`).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // What the backends share is not all used by each: unused code shows where all of them are on.
 #![cfg_attr(
@@ -148,6 +149,8 @@
     allow(dead_code, unused_imports, unused_macros)
 )]
 
+#[cfg(feature = "axum")]
+pub mod axum;
 mod backend;
 mod engine;
 #[doc(hidden)]

@@ -1,5 +1,5 @@
-//! The session's part in running a unit of work again: it remembers what it answered, because the closure's own error type
-//! does not say.
+//! The session's part in running a unit of work again, and in telling its caller to come later: it remembers what it
+//! answered, because the closure's own error type does not say.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ impl<C: SessionConnection> Core<C> {
 
     /// Remembers an error that the session hands out, until a later statement goes well.
     pub(super) fn note(&self, error: &Error) {
-        if self.attempt.get().is_some() {
+        if self.attempt.get().is_some() || error.is_overload() {
             self.trouble.replace(Some(error.clone()));
             self.is_troubled.set(true);
         }
@@ -35,6 +35,12 @@ impl<C: SessionConnection> Core<C> {
         if self.is_troubled.replace(false) {
             self.trouble.take();
         }
+    }
+
+    /// Whether the last thing it answered was that there is no room or no time.
+    #[cfg(feature = "axum")]
+    pub(crate) fn met_overload(&self) -> bool {
+        self.trouble.borrow().as_ref().is_some_and(Error::is_overload)
     }
 
     /// The attempt failed with this error: decides whether there will be another, before its hooks could run.
