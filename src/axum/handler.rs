@@ -42,7 +42,10 @@ impl<C: SessionConnection, F: Clone> Clone for UnitHandler<C, F> {
 
 impl<C: SessionConnection, F> fmt::Debug for UnitHandler<C, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnitHandler").field("options", &self.options).field("made_at", self.place).finish_non_exhaustive()
+        f.debug_struct("UnitHandler")
+            .field("options", &self.options)
+            .field("made_at", self.place)
+            .finish_non_exhaustive()
     }
 }
 
