@@ -82,6 +82,41 @@ fn thread_per_client_stores_what_it_answered() {
     );
 }
 
+#[test]
+fn serialized_brings_results_and_errors_back_from_one_thread() {
+    assert_says(
+        &run("serialized"),
+        &[
+            "ok: one after the other",
+            "the nickname ann is taken",
+            "User bob doesn't exist",
+            "ok: errors come back like results",
+            "ok: and the thread goes on",
+            "100 users created and found by as many tasks",
+            "ok: shutdown waits for what is under way",
+            "ok: and refuses what comes later",
+            "ok: everybody is stored",
+            "ok: after the end the database is closed",
+        ],
+    );
+}
+
+#[cfg(feature = "axum")]
+#[test]
+fn axum_routes_store_what_they_answered_with_success() {
+    assert_says(
+        &run("axum_routes"),
+        &[
+            "ok: and is there for the next request",
+            "four clients add the same name: [201, 409, 409, 409]",
+            "ok: a refused answer undoes what came before it",
+            "ok: and so does an error",
+            "ok: after the end no job waits or runs",
+            "stored: ann, bob, cy, dee",
+        ],
+    );
+}
+
 #[cfg(feature = "sqlite")]
 #[test]
 fn unit_of_work_makes_few_statements_of_what_happened_to_objects() {
