@@ -7,6 +7,9 @@
 
 mod support;
 
+#[path = "users_service/load.rs"]
+mod load;
+
 #[cfg(unix)]
 use std::io::Write;
 use std::io::{BufRead, BufReader, Read};

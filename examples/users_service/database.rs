@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use diesel_session::{Engine, Result, ScopedSession};
+use diesel_session::{Engine, Executor, Result, ScopedSession, WhenFull};
 
 pub(crate) use chosen::{Connection, DEFAULT_URL, NAME};
 
@@ -10,6 +10,8 @@ pub(crate) use chosen::{Connection, DEFAULT_URL, NAME};
 pub(crate) type Session = diesel_session::Session<Connection>;
 /// The registry that gives each thread its session.
 pub(crate) type Registry = ScopedSession<Connection>;
+/// The database threads, which requests are jobs of.
+pub(crate) type Database = Executor<Connection>;
 
 #[cfg(feature = "sqlite")]
 mod chosen {
@@ -41,12 +43,12 @@ mod chosen {
 #[cfg(not(any(feature = "sqlite", feature = "postgres", feature = "mysql")))]
 compile_error!("users_service needs a database: turn on the feature `sqlite`, `postgres` or `mysql`");
 
-/// Connects, brings the schema up to date and installs the registry behind `Session::current()`. `patience` is how long a
-/// request waits for the write gate and a connection, all together, before it is answered with 503.
-pub(crate) fn open(url: &str, pool_size: usize, patience: Duration) -> Result<Registry> {
+/// Connects, brings the schema up to date, and starts the database threads: on SQLite one that writes and some that read,
+/// elsewhere one for each connection. `patience` is how long a request waits for one of them, and there once more for the
+/// write gate and a connection, before it is answered with 503.
+pub(crate) fn open(url: &str, pool_size: usize, patience: Duration) -> Result<Database> {
     let engine = Engine::<Connection>::builder(url).max_size(pool_size).connection_timeout(patience).build()?;
     engine.run_migrations(chosen::MIGRATIONS)?;
-    let registry = Registry::new(engine);
-    registry.clone().install()?;
-    Ok(registry)
+    // No places: whoever finds no thread free stands behind them, and not for longer than that.
+    Executor::builder(Registry::new(engine)).queue(0).when_full(WhenFull::WaitFor(patience)).build()
 }

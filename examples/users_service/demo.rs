@@ -32,20 +32,23 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let temporary = folder.path().join("demo.db").to_string_lossy().into_owned();
     let url = options.database.as_deref().unwrap_or(&temporary);
 
-    let registry = database::open(url, options.pool_size, PATIENCE).map_err(in_words)?;
-    let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), registry.clone(), PATIENCE).map_err(in_words)?;
+    let database = database::open(url, options.pool_size, PATIENCE).map_err(in_words)?;
+    let registry = database.registry().clone();
+    let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), database.clone()).map_err(in_words)?;
     let base = format!("http://{}", server.address().map_err(in_words)?);
     say(&format!("{NAME} with {} connections, served at {base}", options.pool_size));
-    say("What the server says about a panic, missing connections and a held write gate belongs to the demo.\n");
+    say("What the server says about a panic belongs to the demo.\n");
 
     // The server on a thread of its own; this one becomes the clients, and looks into the database beside them.
     let (stop, stopped) = oneshot::channel();
-    let bad_handlers = routes::routes(server.layer());
+    let bad_handlers = routes::routes(&database);
     let serving = std::thread::spawn(move || server.run(bad_handlers, async { stopped.await.unwrap_or_default() }));
 
     let prefix = prefix();
     let mut table = Table::default();
-    if let Err(error) = (Steps { base: &base, registry: &registry, prefix: &prefix, table: &mut table }).run() {
+    if let Err(error) =
+        (Steps { base: &base, database: &database, registry: &registry, prefix: &prefix, table: &mut table }).run()
+    {
         table.failed(error);
     }
     if let Err(error) = clean_up(&registry, &prefix) {
@@ -59,12 +62,14 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         Err(_) => table.failed("the server panicked".into()),
     }
     let report = registry.inspect();
+    let jobs = database.inspect();
     let left = format!(
-        "{} open transactions, {} connections in use",
+        "{} jobs, {} open transactions, {} connections in use",
+        jobs.queued() + jobs.running(),
         report.open_transactions().count(),
         report.connections.len()
     );
-    table.row("the server stops", &[], &[], (left, "0 open transactions, 0 connections in use".into()));
+    table.row("the server stops", &[], &[], (left, "0 jobs, 0 open transactions, 0 connections in use".into()));
 
     for line in table.lines() {
         say(&line);

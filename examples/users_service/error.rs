@@ -38,7 +38,7 @@ pub(crate) enum ServiceError {
     },
     /// What HTTP itself has a status for: a malformed body, an unknown route, a wrong method.
     Refused(StatusCode, String),
-    /// As many requests are waiting as the service lets wait.
+    /// Every database thread was busy for as long as a request waits.
     Busy,
     /// The handler panicked; its transaction is rolled back.
     Panicked,
@@ -48,7 +48,11 @@ pub(crate) enum ServiceError {
 
 impl From<Error> for ServiceError {
     fn from(error: Error) -> Self {
-        Self::Session(error)
+        match error {
+            Error::QueueFull { .. } => Self::Busy,
+            Error::JobPanicked { .. } => Self::Panicked,
+            error => Self::Session(error),
+        }
     }
 }
 
@@ -92,7 +96,7 @@ impl ServiceError {
                 format!("User {nickname} was changed by somebody else: you sent version {sent}{stored}; read it again")
             }
             Self::Refused(_, message) => message.clone(),
-            Self::Busy => "too many requests are waiting, try again".into(),
+            Self::Busy => "too many requests are under way, try again".into(),
             Self::Panicked => "internal error, nothing was stored".into(),
             Self::Session(error) => match (self.status(), error.class()) {
                 (StatusCode::CONFLICT, _) if error.is_unique_violation() => "it exists already".into(),

@@ -1,5 +1,5 @@
-//! The handlers: plain synchronous functions. Each runs on a blocking thread, inside the request that `layer.rs` opened
-//! there, so `Session::current()` is that request's session. They neither commit nor roll back: an `Ok` is committed
+//! The handlers: plain synchronous functions. Each runs on a database thread, as the job that `layer.rs` makes of its
+//! request, so `Session::current()` is that request's session. They neither commit nor roll back: an `Ok` is committed
 //! before it is sent, an `Err` is rolled back.
 //!
 //! What a request changes are entities: the session writes them in a flush. A handler that answers to a violation, or shows

@@ -25,7 +25,8 @@ use std::time::Duration;
 use options::Options;
 use server::Server;
 
-/// How long a request waits for the write gate and a connection before it is answered with 503.
+/// How long a request waits for a database thread, and there for the write gate and a connection, before it is answered
+/// with 503.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The command line can't be understood.
 const BAD_OPTIONS: u8 = 2;
@@ -57,8 +58,8 @@ fn main() -> ExitCode {
 
 fn serve(options: &Options) -> Result<(), String> {
     let url = options.database.as_deref().unwrap_or_default();
-    let registry = database::open(url, options.pool_size, PATIENCE).map_err(in_words)?;
-    let server = Server::bind(options.address, registry, PATIENCE)
+    let database = database::open(url, options.pool_size, PATIENCE).map_err(in_words)?;
+    let server = Server::bind(options.address, database)
         .map_err(|error| format!("can't listen on {}: {error}", options.address))?;
     say(&format!("listening on http://{}", server.address().map_err(in_words)?));
     server.run(axum::Router::new(), async {

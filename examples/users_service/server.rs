@@ -13,51 +13,43 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use crate::database::Registry;
+use crate::database::Database;
 use crate::error::ServiceError;
 use crate::handlers::{posts, users};
-use crate::layer::Layer;
+use crate::layer::handler;
 
 /// How long a stopping server waits for requests that are under way.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
-/// Blocking threads for each connection: some requests wait for the write gate or spend time outside the database.
-const THREADS_PER_CONNECTION: usize = 4;
 /// The largest body of a request, in bytes.
 const LARGEST_BODY: usize = 64 * 1024;
 
 pub(crate) struct Server {
     runtime: Runtime,
     listener: TcpListener,
-    layer: Layer,
+    database: Database,
 }
 
 impl Server {
-    /// Takes the port; requests are answered once it [runs](Server::run). `patience` is how long one waits for a thread.
-    pub(crate) fn bind(address: SocketAddr, registry: Registry, patience: Duration) -> io::Result<Self> {
-        let threads = registry.engine().max_size() * THREADS_PER_CONNECTION;
+    /// Takes the port; requests are answered once it [runs](Server::run).
+    pub(crate) fn bind(address: SocketAddr, database: Database) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
-            .max_blocking_threads(threads)
             .thread_name("users-service")
             .enable_all()
             .build()?;
         let listener = runtime.block_on(TcpListener::bind(address))?;
-        Ok(Self { runtime, listener, layer: Layer::new(registry, threads, patience) })
+        Ok(Self { runtime, listener, database })
     }
 
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    pub(crate) fn layer(&self) -> &Layer {
-        &self.layer
-    }
-
     /// Serves until `stop` is done; then takes no new connections, finishes the requests that are under way, ends the
-    /// blocking threads and shuts the registry down. Runs on the calling thread, which belongs to no runtime.
+    /// database threads and closes every connection. Runs on the calling thread, which belongs to no runtime.
     pub(crate) fn run(self, extra: Router, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), String> {
-        let registry = self.layer.registry().clone();
-        let router = routes(&self.layer, extra);
+        let database = self.database;
+        let router = routes(&database, extra);
         let served = self.runtime.block_on(async {
             let (stopping, mut is_stopping) = tokio::sync::watch::channel(());
             let serve = axum::serve(self.listener, router).with_graceful_shutdown(async move {
@@ -74,32 +66,37 @@ impl Server {
                 () = too_late => Err(format!("requests were still under way after {LAST_REQUESTS:?}")),
             }
         });
-        // The blocking threads end here, and what one of them left open is rolled back by its end. Only dropping the
-        // runtime would wait for a stuck handler for ever.
+        // Blocking threads, where there are any, end here, and what one of them left open is rolled back by its end. Only
+        // dropping the runtime would wait for a stuck one for ever.
         self.runtime.shutdown_timeout(LAST_REQUESTS);
-        served.and(registry.shutdown(LAST_REQUESTS).map_err(|error| error.to_string()))
+        let ended = database.shutdown(LAST_REQUESTS);
+        let closed = database.registry().shutdown(LAST_REQUESTS);
+        served.and(ended.and(closed).map_err(|error| error.to_string()))
     }
 }
 
-fn routes(layer: &Layer, extra: Router) -> Router {
-    let user = get(layer.handler(users::get))
-        .put(layer.handler(users::replace))
-        .patch(layer.handler(users::change))
-        .delete(layer.handler(users::delete));
-    let post = get(layer.handler(posts::get)).patch(layer.handler(posts::change)).delete(layer.handler(posts::delete));
+fn routes(database: &Database, extra: Router) -> Router {
+    let user = get(handler(database, users::get))
+        .put(handler(database, users::replace))
+        .patch(handler(database, users::change))
+        .delete(handler(database, users::delete));
+    let post = get(handler(database, posts::get))
+        .patch(handler(database, posts::change))
+        .delete(handler(database, posts::delete));
     Router::new()
-        .route("/users", get(layer.handler(users::list)).post(layer.handler(users::create)))
+        .route("/users", get(handler(database, users::list)).post(handler(database, users::create)))
         .route("/users/{nickname}", user)
-        .route("/users/{nickname}/posts", get(layer.handler(posts::list)).post(layer.handler(posts::create)))
+        .route("/users/{nickname}/posts", get(handler(database, posts::list)).post(handler(database, posts::create)))
         .route("/users/{nickname}/posts/{id}", post)
-        .route("/health", get(health).with_state(layer.registry().clone()))
+        .route("/health", get(health).with_state(database.clone()))
         .merge(extra)
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
 }
 
-/// How the registry is doing. A snapshot of counts: no session, no database, so it may run on a worker thread.
+/// How sessions and database threads are doing. A snapshot of counts: no session, no database, so it may run on a worker
+/// thread.
 #[derive(Serialize)]
 struct Health {
     open_transactions: usize,
@@ -107,16 +104,44 @@ struct Health {
     connections_at_most: usize,
     waiting: usize,
     leaked_sessions: u64,
+    threads: Vec<Threads>,
 }
 
-async fn health(State(registry): State<Registry>) -> Json<Health> {
-    let report = registry.inspect();
+/// One kind of database threads, and what they have done.
+#[derive(Serialize)]
+struct Threads {
+    duty: &'static str,
+    threads: usize,
+    queued: usize,
+    running: usize,
+    succeeded: u64,
+    failed: u64,
+    cancelled: u64,
+    refused: u64,
+}
+
+async fn health(State(database): State<Database>) -> Json<Health> {
+    let report = database.registry().inspect();
+    let lanes = database.inspect().lanes;
     Json(Health {
         open_transactions: report.open_transactions().count(),
         connections_in_use: report.connections.len(),
         connections_at_most: report.max_size,
         waiting: report.waiting,
         leaked_sessions: report.counters.leaks,
+        threads: lanes
+            .iter()
+            .map(|lane| Threads {
+                duty: lane.duty,
+                threads: lane.threads,
+                queued: lane.queued,
+                running: lane.running.len(),
+                succeeded: lane.succeeded,
+                failed: lane.failed,
+                cancelled: lane.cancelled,
+                refused: lane.refused,
+            })
+            .collect(),
     })
 }
 

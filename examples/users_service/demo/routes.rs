@@ -6,22 +6,23 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Json};
 use axum::routing::{get, post};
 use diesel::prelude::*;
+use diesel_session::read_only;
 
-use crate::database::{Registry, Session};
+use crate::database::{Database, Registry, Session};
 use crate::error::{Result, ServiceError};
-use crate::layer::Layer;
+use crate::layer::handler;
 use crate::model::NewUser;
 use crate::requests::Body;
 use crate::schema::users;
 
-pub(super) fn routes(layer: &Layer) -> Router {
+pub(super) fn routes(database: &Database) -> Router {
     Router::new()
-        .route("/demo/panic", post(layer.handler(insert_and_panic)))
-        .route("/demo/forget", post(forget).with_state(layer.registry().clone()))
-        .route("/demo/hold", get(layer.handler(hold)).post(layer.handler(hold)))
+        .route("/demo/panic", post(handler(database, insert_and_panic)))
+        .route("/demo/forget", post(forget).get(count).with_state(database.registry().clone()))
+        .route("/demo/hold", get(handler(database, hold)).post(handler(database, hold)))
 }
 
 #[expect(clippy::panic, reason = "panicking is what it is for")]
@@ -30,7 +31,8 @@ fn insert_and_panic(Body(new): Body<NewUser>) -> Result<StatusCode> {
     panic!("a handler of the demo panics after its INSERT, as it was asked to");
 }
 
-/// Takes no part in the layer: asks the registry for a session on some blocking thread, inserts, and leaves it open.
+/// Takes no part in the layer: asks the registry for a session on some blocking thread, inserts, and leaves it open. (On a
+/// database thread it could not: a job's session ends with the job.)
 async fn forget(State(registry): State<Registry>, Body(new): Body<NewUser>) -> axum::response::Response {
     let work = tokio::task::spawn_blocking(move || -> Result<StatusCode> {
         registry.current()?.insert_now(new)?;
@@ -39,8 +41,17 @@ async fn forget(State(registry): State<Registry>, Body(new): Body<NewUser>) -> a
     work.await.unwrap_or(Err(ServiceError::Panicked)).into_response()
 }
 
-/// Opens its transaction and keeps it until the demo lets go. A GET keeps a connection, a POST on SQLite also the file's
-/// write gate.
+/// Another one on blocking threads, which does it well: `request` is a job boundary. A session that an earlier request left
+/// open on this thread is rolled back first.
+async fn count(State(registry): State<Registry>) -> axum::response::Response {
+    let work = tokio::task::spawn_blocking(move || -> Result<Json<i64>> {
+        registry.request(read_only(), |session| Ok(Json(session.get_result(users::table.count())?)))
+    });
+    work.await.unwrap_or(Err(ServiceError::Panicked)).into_response()
+}
+
+/// Opens its transaction and keeps it until the demo lets go. A GET keeps a thread for reads, where there are such, a
+/// POST one for writes.
 fn hold((): ()) -> Result<StatusCode> {
     let session = Session::current()?;
     session.get_result::<i64>(users::table.count())?;

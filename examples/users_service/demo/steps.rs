@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::client::{Answer, Client, crowd};
 use super::routes::HOLD;
 use super::table::Table;
-use crate::database::Registry;
+use crate::database::{Database, Registry};
 use crate::in_words;
 use crate::schema::users;
 
@@ -25,6 +25,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 pub(super) struct Steps<'a> {
     pub(super) base: &'a str,
+    pub(super) database: &'a Database,
     pub(super) registry: &'a Registry,
     /// Begins every nickname of this run, so that the database may hold others.
     pub(super) prefix: &'a str,
@@ -43,9 +44,9 @@ impl Steps<'_> {
         self.refused()?;
         self.panics()?;
         self.forgets()?;
-        self.pool_exhausted()?;
+        self.threads_exhausted()?;
         if self.registry.engine().kind() == Kind::Sqlite {
-            self.gate_held()?;
+            self.writer_held()?;
         }
         self.deletes()
     }
@@ -142,8 +143,8 @@ impl Steps<'_> {
         self.row("a handler that inserts and panics", &[answer], &[(500, 1)], ALL)
     }
 
-    /// The session that is left open belongs to a blocking thread. Requests take turns on these threads; the first that
-    /// comes to this one finds the session and rolls it back before it begins its own.
+    /// The session that is left open belongs to a blocking thread. The first request that comes to this thread finds the
+    /// session and rolls it back before it begins its own.
     fn forgets(&mut self) -> Step {
         let client = Client::new(self.base);
         let leaks = || self.registry.inspect().counters.leaks;
@@ -153,7 +154,7 @@ impl Steps<'_> {
 
         let (mut reads, started) = (Vec::new(), Instant::now());
         while leaks() == before && started.elapsed() < LONGEST {
-            reads.push(client.get("/users?per_page=1")?);
+            reads.push(client.get("/demo/forget")?);
         }
         let n = reads.len();
         let found = format!("{}, {} found", self.holds_and_open()?, leaks() - before);
@@ -163,22 +164,24 @@ impl Steps<'_> {
         Ok(())
     }
 
-    fn pool_exhausted(&mut self) -> Step {
-        let n = self.registry.engine().max_size();
-        let (held, refused) = self.while_held("GET", n, |_| {
+    fn threads_exhausted(&mut self) -> Step {
+        let lanes = self.database.inspect().lanes;
+        let methods: Vec<_> = lanes.iter().flat_map(|lane| vec![method_of(lane.duty); lane.threads]).collect();
+        let n = methods.len();
+        let (held, refused) = self.while_held(&methods, |_| {
             crowd(self.base, 2, |i, client| match i {
                 0 => Ok(vec![client.get("/users?per_page=1")?]),
                 _ => Ok(vec![client.post("/users", &self.user("late"))?]),
             })
         })?;
         let hints = refused.iter().filter(|answer| answer.retry_after).count();
-        self.table.same("every connection in use: answers that say when to try again", &hints.to_string(), "2");
-        self.row("a read and a write, every connection in use", &refused, &[(503, 2)], ALL)?;
+        self.table.same("every database thread busy: answers that say when to try again", &hints.to_string(), "2");
+        self.row("a read and a write, every database thread busy", &refused, &[(503, 2)], ALL)?;
         self.row(&format!("the {n} requests that had them"), &held, &[(204, n)], ALL)
     }
 
-    fn gate_held(&mut self) -> Step {
-        let (held, mut answers) = self.while_held("POST", 1, |client| {
+    fn writer_held(&mut self) -> Step {
+        let (held, mut answers) = self.while_held(&["POST"], |client| {
             Ok(vec![client.post("/users", &self.user("late"))?, client.get("/users?per_page=1")?])
         })?;
         answers.extend(held);
@@ -200,18 +203,19 @@ impl Steps<'_> {
         json!({ "nickname": format!("{}-{end}", self.prefix), "full_name": "Ann Example", "email": "ann@example.org" })
     }
 
-    /// Sends `n` requests that hold a connection each, runs `f`, and lets them go. Gives the answers of both.
+    /// Sends requests that hold a database thread each, runs `f`, and lets them go. Gives the answers of both.
     fn while_held(
         &self,
-        method: &str,
-        n: usize,
+        methods: &[&str],
         f: impl FnOnce(&Client) -> Result<Vec<Answer>, String>,
     ) -> Result<(Vec<Answer>, Vec<Answer>), String> {
         std::thread::scope(|threads| {
             let holders = threads.spawn(|| {
-                crowd(self.base, n, |_, client| Ok(vec![client.ask(method, "/demo/hold", hold_body(method))?]))
+                crowd(self.base, methods.len(), |i, client| {
+                    Ok(vec![client.ask(methods[i], "/demo/hold", hold_body(methods[i]))?])
+                })
             });
-            let answers = HOLD.while_inside(n, || f(&Client::new(self.base)));
+            let answers = HOLD.while_inside(methods.len(), || f(&Client::new(self.base)));
             let held = holders.join().map_err(|_| "a client panicked")??;
             Ok((held, answers?))
         })
@@ -234,6 +238,11 @@ impl Steps<'_> {
         self.table.row(asked, answers, statuses, holds);
         Ok(())
     }
+}
+
+/// The method of requests that come to the threads of this duty.
+fn method_of(duty: &str) -> &'static str {
+    if duty == "read" { "GET" } else { "POST" }
 }
 
 /// A POST has a body, if only an empty one.
