@@ -95,7 +95,7 @@ impl<C: SessionConnection> Worker<C> {
                 count(if instead.is_none() && job.is_ok { &counts.succeeded } else { &counts.failed });
                 job.answer(instead);
             }
-            End::Again(pause) => {
+            End::Again(pause, instead) => {
                 count(&counts.retried);
                 let header = &mut job.header;
                 header.has_begun = true;
@@ -107,7 +107,7 @@ impl<C: SessionConnection> Worker<C> {
                 if let Err(job) = self.lane.queue.push_again(Entry { ticket, job, times }) {
                     count(&counts.failed);
                     // What its last attempt said.
-                    job.answer(None);
+                    job.answer(instead);
                 }
             }
         }

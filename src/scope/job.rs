@@ -9,7 +9,7 @@ use super::extent::{end_well, options_of};
 use super::local::{self, Pushed};
 use crate::backend::SessionConnection;
 use crate::error::{Cause, Error, Result};
-use crate::panics::text_of;
+use crate::panics::{quietly, text_of};
 use crate::place::Place;
 use crate::session::Session;
 use crate::session::core::{Core, Deadline, Finisher, Whence};
@@ -32,8 +32,9 @@ pub(crate) struct Ask {
 pub(crate) enum End {
     /// The job has ended; with this error instead of its own answer.
     Over(Option<Error>),
-    /// It is to be run again, after so long.
-    Again(Duration),
+    /// It is to be run again, after so long. Where that can't be any more it has ended, with this error instead of its own
+    /// answer, which may be an `Ok` that was never committed.
+    Again(Duration, Option<Error>),
 }
 
 /// Runs a job's closure and ends its transaction, or its part of one; gives the error that stands for the closure's own
@@ -57,13 +58,6 @@ fn turn<C: SessionConnection>(core: &Rc<Core<C>>, place: Place, f: impl FnOnce(&
     instead
 }
 
-/// Does what may run destructors of the user's.
-fn quietly(f: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
-        tracing::error!(panic = text_of(panic), "something that a job left behind panicked when it was dropped");
-    }
-}
-
 impl<C: SessionConnection> ScopedSession<C> {
     /// One attempt of a job, in a fresh session. `f` says whether the closure returned `Ok`.
     pub(crate) fn attempt(&self, ask: &Ask, f: impl FnOnce(&Session<C>) -> bool) -> End {
@@ -82,7 +76,7 @@ impl<C: SessionConnection> ScopedSession<C> {
         quietly(move || drop(pushed));
         quietly(move || drop(core));
         Ok(match again {
-            Some(pause) => End::Again(pause),
+            Some(pause) => End::Again(pause, instead),
             None => End::Over(instead),
         })
     }
@@ -176,7 +170,7 @@ impl<C: SessionConnection> Member<C> {
         let again = core.again_after();
         quietly(move || drop(core));
         match again {
-            Some(pause) => End::Again(pause),
+            Some(pause) => End::Again(pause, error.or(instead)),
             None => End::Over(error.or(instead)),
         }
     }
