@@ -69,6 +69,10 @@ impl<C: SessionConnection> Core<C> {
     /// Whether this end is that of its own part only: the hooks wait for that of the whole.
     pub(super) fn is_suspended_at(&self, outcome: Outcome) -> bool {
         let Some(share) = self.share.as_ref().filter(|share| !share.is_concluding.get()) else { return false };
+        // A BEGIN that failed, say: it has no part in the transaction, and may go on and try again.
+        if outcome == Outcome::RolledBack && !self.has(Situation::Active) && self.frames.borrow().hooks() == 0 {
+            return false;
+        }
         share.suspended.set(Some(outcome));
         self.give_connection_back();
         self.closed_at.set(Some(self.closed_at.get().unwrap_or(self.made_at)));
@@ -104,6 +108,10 @@ impl<C: SessionConnection> Core<C> {
     pub(crate) fn still_bears(&self, place: Place) -> bool {
         if self.has(Situation::Lost) {
             return false;
+        }
+        // Not begun yet, so there is nothing to lose.
+        if !self.has(Situation::Active) {
+            return true;
         }
         let truth = self.lend(place, ConnectionSlot::truth);
         matches!(truth, Ok(Truth::Open))
