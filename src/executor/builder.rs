@@ -140,10 +140,12 @@ impl<C: SessionConnection> ExecutorBuilder<C> {
     /// Each job after the first has a savepoint, so its `Err` or panic undoes its own work alone. **No job is answered, `Ok`
     /// or `Err`, and no hook runs, before the COMMIT is durable**; a job sees what those before it in the batch wrote, so its
     /// `Err` may rest on that too. Where the shared transaction is lost (a deferred constraint at COMMIT, a full disk,
-    /// `RAISE(ROLLBACK)`, somebody's raw ROLLBACK) every job of it is answered with [`Error::BatchRolledBack`], or, where a
-    /// raw COMMIT may have stored a part, with [`Error::CommitUnknown`]; those that have a
+    /// `RAISE(ROLLBACK)`) every job of it is answered with [`Error::BatchRolledBack`], or, where raw SQL ended it (a COMMIT or
+    /// ROLLBACK in `with_connection`) and may have stored a part, with [`Error::CommitUnknown`]; those that have a
     /// [retry policy](crate::TransactionOptions::retry) are run again, each alone, and as many jobs as were in the batch are
     /// run alone after it.
+    ///
+    /// So a job must not wait for something that its caller does only when an earlier job is answered: both may be in one batch.
     ///
     /// Reads, and jobs that ask for options of their own other than a time-out, are always alone.
     pub fn group_commit(mut self, group: GroupCommit) -> Self {
