@@ -5,8 +5,8 @@
 #![cfg(feature = "sqlite")]
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::io::Write;
+use std::process::Command;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -16,10 +16,13 @@ use diesel_session::{Engine, Error, JournalMode, StatementErrors};
 
 use bank::{Answer, Audit, TOTAL};
 use db::{Conn, Registry, Session};
+use killed::{check_integrity, killed_child};
 use support::sqlite_file::Database;
 
 #[path = "support/bank.rs"]
 mod bank;
+#[path = "support/killed.rs"]
+mod killed;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -28,16 +31,14 @@ mod db {
     pub(crate) const CREATE_JOBS: &str = "CREATE TABLE jobs (id INTEGER PRIMARY KEY, number BIGINT NOT NULL)";
 }
 
-const FILE: &str = "CRASH_CHILD_FILE";
-const FIRST: &str = "CRASH_CHILD_FIRST_NUMBER";
 const ROUND: i64 = 1_000_000;
 const CHILD_THREADS: usize = 2;
 
 /// What the process to be killed runs, for ever. In the process that runs the tests it has nothing to do.
 #[test]
 fn child_process() {
-    let (Ok(file), Ok(first)) = (std::env::var(FILE), std::env::var(FIRST)) else { return };
-    let next = AtomicI64::new(first.parse().unwrap());
+    let Some((file, first)) = killed::orders() else { return };
+    let next = AtomicI64::new(first);
     let registry = Registry::new(Engine::<Conn>::new(file).unwrap());
     std::thread::scope(|threads| {
         for _ in 0..CHILD_THREADS {
@@ -45,63 +46,12 @@ fn child_process() {
                 loop {
                     let number = next.fetch_add(1, Ordering::SeqCst);
                     let (answer, error) = bank::work(&registry, number);
-                    let word = match answer {
-                        Answer::Stored => "stored",
-                        Answer::Refused => "refused",
-                        _ => panic!("{error:?}"),
-                    };
-                    // Begins a line of its own: the test harness has begun one.
-                    let mut stdout = std::io::stdout().lock();
-                    stdout.write_all(format!("\n{word} {number}\n").as_bytes()).unwrap();
-                    stdout.flush().unwrap();
+                    assert!(matches!(answer, Answer::Stored | Answer::Refused), "{error:?}");
+                    killed::say(answer, number);
                 }
             });
         }
     });
-}
-
-/// Lets a child work on the file, kills it at a random moment, and gives what it had been told.
-fn killed_child(file: &str, first: i64) -> Vec<(i64, Answer)> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_process", "--nocapture"])
-        .env(FILE, file)
-        .env(FIRST, first.to_string())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let output = BufReader::new(child.stdout.take().unwrap());
-    let listener = std::thread::spawn(move || {
-        // A line that is cut off was not said.
-        let lines = output.lines().map_while(Result::ok);
-        let answers = lines.filter_map(|line| {
-            let (word, number) = line.split_once(' ')?;
-            let answer = match word {
-                "stored" => Answer::Stored,
-                "refused" => Answer::Refused,
-                _ => return None,
-            };
-            Some((number.parse().ok()?, answer))
-        });
-        answers.collect::<Vec<(i64, Answer)>>()
-    });
-    std::thread::sleep(Duration::from_micros(fastrand::u64(0..100_000)));
-    assert!(child.try_wait().unwrap().is_none(), "the child ended by itself");
-    // SIGKILL.
-    child.kill().unwrap();
-    child.wait().unwrap();
-    listener.join().unwrap()
-}
-
-#[derive(QueryableByName)]
-struct Integrity {
-    #[diesel(sql_type = diesel::sql_types::Text)]
-    integrity_check: String,
-}
-
-fn check_integrity(session: &Session) {
-    let rows: Vec<Integrity> = session.load(diesel::sql_query("PRAGMA integrity_check")).unwrap();
-    assert_eq!(rows.into_iter().map(|row| row.integrity_check).collect::<Vec<_>>(), ["ok"]);
 }
 
 #[test]
@@ -112,7 +62,7 @@ fn what_a_killed_process_acknowledged_is_stored_once_and_what_it_refused_is_not(
     let mut answers = Vec::new();
     let mut interrupted = 0;
     for round in 1..=rounds {
-        let of_this_round = killed_child(&database.url, round * ROUND);
+        let of_this_round = killed_child("child_process", &database.url, round * ROUND, Duration::from_millis(100));
         interrupted += usize::from(!of_this_round.is_empty());
         let from = answers.len();
         answers.extend(of_this_round);

@@ -1,91 +1,21 @@
 //! Another process that writes to the same SQLite file, and takes its time.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use diesel::connection::SimpleConnection;
-use diesel::prelude::*;
 use diesel_session::ErrorClass;
 
 use super::bank::{self, Answer, Audit, TOTAL};
-use super::db::{Conn, Registry, Session};
+use super::db::{Registry, Session};
+use super::lock_holder::{self, Holder};
 use crate::support::sqlite_file::Database;
 
-const FILE: &str = "LOCK_HOLDER_FILE";
-const HOLD: &str = "LOCK_HOLDER_MILLISECONDS";
+const HOLDER: &str = "sqlite_file::foreign_lock::lock_holder_process";
 
-/// SQLite's busy handler looks again after at most 100 ms (`sqliteDefaultBusyCallback`): a shorter gap may go unseen.
-const GAP: Duration = Duration::from_millis(150);
-const HELD: &str = "holder: held ";
-const HOLDER_NUMBERS: i64 = 1_000_000;
-
-/// What the other process runs: it holds the write lock for a random time, again and again, until its input ends.
+/// What the other process runs.
 #[test]
 fn lock_holder_process() {
-    let (Ok(file), Ok(hold)) = (std::env::var(FILE), std::env::var(HOLD)) else { return };
-    let longest: u64 = hold.parse().unwrap();
-    let ended = std::thread::spawn(|| std::io::stdin().read_to_end(&mut Vec::new()));
-    let mut conn = Conn::establish(&file).unwrap();
-    conn.batch_execute("PRAGMA busy_timeout = 60000").unwrap();
-    for number in HOLDER_NUMBERS.. {
-        conn.batch_execute("BEGIN IMMEDIATE").unwrap();
-        conn.batch_execute(&format!("INSERT INTO jobs (number) VALUES ({number})")).unwrap();
-        say(&format!("\n{HELD}{number}"));
-        std::thread::sleep(Duration::from_millis(fastrand::u64(longest / 2..=longest)));
-        conn.batch_execute("COMMIT").unwrap();
-        if ended.is_finished() {
-            break;
-        }
-        std::thread::sleep(GAP);
-    }
-}
-
-fn say(line: &str) {
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}").unwrap();
-    stdout.flush().unwrap();
-}
-
-struct Holder {
-    process: Child,
-    output: BufReader<ChildStdout>,
-}
-
-impl Holder {
-    /// Starts the process and waits until it holds the lock.
-    fn new(file: &str, longest: Duration) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "sqlite_file::foreign_lock::lock_holder_process", "--nocapture"])
-            .env(FILE, file)
-            .env(HOLD, longest.as_millis().to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        let mut holder = Self { process, output };
-        holder.wait_for_lock();
-        holder
-    }
-
-    /// Waits until it says that it took the lock once more.
-    fn wait_for_lock(&mut self) {
-        let mut line = String::new();
-        while !line.starts_with(HELD) {
-            line.clear();
-            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the other process ended");
-        }
-    }
-
-    /// Lets it end, and gives the numbers that it stored.
-    fn end(mut self) -> Vec<i64> {
-        drop(self.process.stdin.take());
-        let rest: Vec<String> = self.output.lines().map(Result::unwrap).collect();
-        assert!(self.process.wait().unwrap().success());
-        rest.iter().filter_map(|line| line.strip_prefix(HELD)?.parse().ok()).collect()
-    }
+    lock_holder::hold();
 }
 
 #[test]
@@ -95,7 +25,7 @@ fn sessions_wait_for_another_process_up_to_the_busy_time_out_and_succeed() {
     let builder = database.builder().busy_timeout(Duration::from_secs(60)).connection_timeout(Duration::from_secs(120));
     let registry = Registry::new(builder.build().unwrap());
     bank::create(&registry);
-    let holder = Holder::new(&database.url, Duration::from_millis(longest));
+    let holder = Holder::new(HOLDER, &database.url, Duration::from_millis(longest));
     let next = AtomicI64::new(1);
     let started = Instant::now();
     let answers: Vec<(i64, Answer)> = std::thread::scope(|threads| {
@@ -138,7 +68,7 @@ fn a_shorter_busy_time_out_is_an_error_that_may_be_tried_again_and_loses_nothing
     let database = Database::new();
     let registry = Registry::new(database.builder().busy_timeout(Duration::from_millis(50)).build().unwrap());
     bank::create(&registry);
-    let mut holder = Holder::new(&database.url, Duration::from_secs(2));
+    let mut holder = Holder::new(HOLDER, &database.url, Duration::from_secs(2));
     let mut answers = Vec::new();
     for number in 1..=2 {
         // It is held for twenty times as long as the session waits.

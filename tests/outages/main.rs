@@ -29,6 +29,8 @@ mod sqlite_file {
     }
     #[path = "foreign_lock.rs"]
     mod foreign_lock;
+    #[path = "../support/lock_holder.rs"]
+    mod lock_holder;
 }
 
 #[cfg(feature = "postgres")]

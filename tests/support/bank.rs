@@ -41,7 +41,8 @@ pub enum Answer {
 }
 
 /// Why a job rolls back.
-enum Refusal {
+#[derive(Debug)]
+pub enum Refusal {
     Own,
     Session(Error),
 }
@@ -73,11 +74,18 @@ pub fn create(registry: &Registry) {
 /// One job: a transfer between two accounts and the job's own number, in one transaction. Each tenth ends with an error of
 /// its own.
 pub fn work(registry: &Registry, number: i64) -> (Answer, Option<Error>) {
-    let done = registry.transaction(|session| {
-        transfer(session, number)?;
-        session.execute(diesel::insert_into(jobs::table).values(jobs::number.eq(number)))?;
-        if number % 10 == 0 { Err(Refusal::Own) } else { Ok(()) }
-    });
+    answer(registry.transaction(|session| in_session(session, number)))
+}
+
+/// The same, in a transaction that somebody else ends.
+pub fn in_session(session: &Session, number: i64) -> Result<(), Refusal> {
+    transfer(session, number)?;
+    session.execute(diesel::insert_into(jobs::table).values(jobs::number.eq(number)))?;
+    if number % 10 == 0 { Err(Refusal::Own) } else { Ok(()) }
+}
+
+/// What a job was told, in a word.
+pub fn answer(done: Result<(), Refusal>) -> (Answer, Option<Error>) {
     match done {
         Ok(()) => (Answer::Stored, None),
         Err(Refusal::Own) => (Answer::Refused, None),
