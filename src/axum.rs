@@ -16,7 +16,9 @@
 //! * **A client that goes away** takes its request along if it has not begun. What has begun goes on to its end, and is
 //!   committed if it goes well.
 //!
-//! Before axum the function is as good as any: it can be called from a test with a session of the test's own.
+//! To a test the function is as good as any: it can be called with a session of the test's own.
+//!
+//! For async handlers, whose transaction has to stay open while they wait for something else, there is [`SessionLayer`].
 //!
 //! # Examples
 //!
@@ -52,8 +54,12 @@
 
 mod function;
 mod handler;
+mod layer;
 mod problem;
+mod session;
 
 pub use function::UnitFunction;
 pub use handler::UnitHandler;
+pub use layer::{SessionLayer, SessionService};
 pub use problem::{Problem, status_of};
+pub use session::RequestSession;

@@ -8,6 +8,8 @@ mod support;
 mod ends;
 #[path = "axum/extracting.rs"]
 mod extracting;
+#[path = "axum/layer.rs"]
+mod layer;
 #[path = "axum/overload.rs"]
 mod overload;
 #[path = "axum/problems.rs"]

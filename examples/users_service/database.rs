@@ -50,5 +50,7 @@ pub(crate) fn open(url: &str, pool_size: usize, patience: Duration) -> Result<Da
     let engine = Engine::<Connection>::builder(url).max_size(pool_size).connection_timeout(patience).build()?;
     engine.run_migrations(chosen::MIGRATIONS)?;
     // No places: whoever finds no thread free stands behind them, and not for longer than that.
-    Executor::builder(Registry::new(engine)).queue(0).when_full(WhenFull::WaitFor(patience)).build()
+    let builder = Executor::builder(Registry::new(engine)).queue(0).when_full(WhenFull::WaitFor(patience));
+    // No request waits for anything else while its transaction is open.
+    builder.async_sessions(0).build()
 }

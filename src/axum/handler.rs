@@ -134,12 +134,16 @@ where
             return Err(Instead::Response(Box::new(response)));
         }
     };
-    let is_good = response.status().as_u16() < StatusCode::BAD_REQUEST.as_u16();
-    if is_good { Ok(response) } else { Err(Instead::Response(Box::new(response))) }
+    if is_good(&response) { Ok(response) } else { Err(Instead::Response(Box::new(response))) }
+}
+
+/// Whether this answer says that what was asked for is done.
+pub(super) fn is_good(response: &Response) -> bool {
+    response.status().as_u16() < StatusCode::BAD_REQUEST.as_u16()
 }
 
 /// An error's response, which says when to come again where there was no room or no time.
-fn told(mut response: Response, is_overload: bool) -> Response {
+pub(super) fn told(mut response: Response, is_overload: bool) -> Response {
     if is_overload {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         response.headers_mut().entry(header::RETRY_AFTER).or_insert(RETRY_AFTER);

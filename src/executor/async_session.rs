@@ -112,7 +112,16 @@ impl<C: SessionConnection> AsyncSession<C> {
         E: From<Error> + Send + 'static,
         F: FnOnce(&Session<C>) -> Result<T, E> + Send + 'static,
     {
-        self.calls.send(Does::Work, Location::caller(), f)
+        self.run_at(Location::caller(), f)
+    }
+
+    pub(crate) fn run_at<T, E, F>(&self, place: Place, f: F) -> JobHandle<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&Session<C>) -> Result<T, E> + Send + 'static,
+    {
+        self.calls.send(Does::Work, place, f)
     }
 
     /// Commits, after what was sent before: one round trip, none if nothing was sent to the database. It begins now, and
@@ -122,7 +131,10 @@ impl<C: SessionConnection> AsyncSession<C> {
     /// [`Session::commit`], [`Error::LeaseExpired`] and the like, as with [`run`](Self::run).
     #[track_caller]
     pub fn commit(self) -> JobHandle<Report> {
-        let place = Location::caller();
+        self.commit_at(Location::caller())
+    }
+
+    pub(crate) fn commit_at(self, place: Place) -> JobHandle<Report> {
         self.calls.send(Does::Commit, place, move |session: &Session<C>| commit(session, place))
     }
 
@@ -176,7 +188,7 @@ impl<C: SessionConnection> Executor<C> {
         self.ask_for(options, true, Location::caller())
     }
 
-    fn ask_for(&self, options: TransactionOptions, asked: bool, place: Place) -> JobHandle<AsyncSession<C>> {
+    pub(crate) fn ask_for(&self, options: TransactionOptions, asked: bool, place: Place) -> JobHandle<AsyncSession<C>> {
         let owner = &*self.inner;
         let Some(lane) = owner.shell.lane(Duty::Bear) else { return JobHandle::refused(no_threads()) };
         if let Err(error) = self.check_session(&options) {

@@ -34,6 +34,11 @@ struct NewNote {
     n: i32,
 }
 
+/// Nothing is sent before the commit's flush.
+pub(super) fn create_later(session: &Session, text: String) -> Result<()> {
+    session.add(NewNote { text, n: 0 }).map(drop)
+}
+
 fn write(text: String) -> Result<StatusCode, Problem> {
     insert(&Session::current()?, &text)?;
     Ok(StatusCode::CREATED)
@@ -100,9 +105,8 @@ async fn an_answer_below_400_is_committed_and_every_other_and_every_err_is_rolle
 
 #[tokio::test]
 async fn of_two_equal_creates_at_once_that_meet_at_the_commit_one_is_201_and_one_409() {
-    /// Nothing is sent before the commit's flush.
     fn create(text: String) -> Result<StatusCode, Problem> {
-        Session::current()?.add(NewNote { text, n: 0 })?;
+        create_later(&Session::current()?, text)?;
         Ok(StatusCode::CREATED)
     }
 
@@ -179,7 +183,7 @@ async fn a_panic_is_500_and_rolled_back_and_its_thread_goes_on() {
 async fn get_and_head_run_on_the_threads_for_reads_and_cannot_write() {
     let database = Database::new();
     let registry = database.registry_with(|builder| builder.max_size(4));
-    let executor = Executor::builder(registry).threads(1).readers(2).build().unwrap();
+    let executor = Executor::builder(registry).threads(1).readers(2).async_sessions(0).build().unwrap();
     let router: Router = Router::new()
         .route("/", get(executor.read_handler(list)).post(executor.handler(write)))
         .route("/bad", get(executor.read_handler(|| write("read".into()))));
