@@ -1,6 +1,7 @@
 //! Synchronous functions as routes of axum, on the first of SQLite, PostgreSQL and MySQL that is switched on.
 #![cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::needless_pass_by_value, reason = "handlers own what they take")]
 
 mod support;
 

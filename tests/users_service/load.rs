@@ -100,7 +100,10 @@ fn many_clients_lose_no_request_and_leave_nothing_open() {
             .collect();
         clients.into_iter().map(|client| client.join().unwrap()).sum()
     });
-    println!("{answered} requests answered in {time:?}");
+    #[allow(clippy::print_stdout, reason = "`--nocapture` shows it")]
+    {
+        println!("{answered} requests answered in {time:?}");
+    }
 
     let (status, health) = service.ask("GET", "/health", None);
     assert_eq!(status, 200);
