@@ -186,3 +186,20 @@ impl<C: SessionConnection> Drop for Bearing<C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_keeps_nobody_waiting_has_the_long_lease() {
+        let (usual, at_the_gate) = (Duration::from_secs(2), Duration::from_secs(1));
+        let of = |gate_rule| {
+            let leases = Leases { usual, at_the_gate, gate_rule };
+            (leases.of(true), leases.of(false))
+        };
+        assert_eq!(of(GateRule::Never), (usual, usual));
+        assert_eq!(of(GateRule::Writers), (usual, at_the_gate));
+        assert_eq!(of(GateRule::All), (at_the_gate, at_the_gate));
+    }
+}

@@ -77,6 +77,8 @@ impl<T, E: From<Error>> JobHandle<T, E> {
             None => None,
             Some(spot) => match spot.begin_wait() {
                 Ok(waiting) => waiting,
+                // It came meanwhile.
+                Err(_) if self.answer.is_given() => None,
                 Err(error) => return Ok(Err(error.into())),
             },
         };
@@ -116,7 +118,7 @@ impl<T, E: From<Error>> Future for JobHandle<T, E> {
         match self.answer.poll(context) {
             Poll::Ready(got) => Poll::Ready(result_of(got)),
             Poll::Pending => match self.spot.as_ref().map(Spot::check_poll) {
-                Some(Err(error)) => Poll::Ready(Err(error.into())),
+                Some(Err(error)) if !self.answer.is_given() => Poll::Ready(Err(error.into())),
                 _ => Poll::Pending,
             },
         }

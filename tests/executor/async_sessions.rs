@@ -1,9 +1,10 @@
 //! A session across several awaits: one transaction, which ends with its owner or with its lease.
 
+use std::cell::Cell;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::mpsc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use diesel_session::{
@@ -104,13 +105,14 @@ fn a_rollback_and_a_drop_store_nothing_and_close_everything() {
     leaves_nothing_open(&executor);
 }
 
-/// Polls what is awaited once where the test wants to stop, and then never ends.
-async fn step<F: Future + Unpin>(stop: &mut usize, mut awaited: F) -> F::Output {
-    if *stop == 0 {
+/// Polls what is awaited once where the test wants to stop, says so, and never ends.
+async fn step<F: Future + Unpin>(left: &Cell<usize>, has_stopped: &Cell<bool>, mut awaited: F) -> F::Output {
+    if left.get() == 0 {
         let _ = Pin::new(&mut awaited).poll(&mut Context::from_waker(Waker::noop()));
+        has_stopped.set(true);
         pending::<()>().await;
     }
-    *stop -= 1;
+    left.set(left.get() - 1);
     awaited.await
 }
 
@@ -119,22 +121,19 @@ fn a_future_dropped_at_any_await_leaves_nothing_open() {
     for stop in 0..4 {
         let database = Database::new();
         let executor = patient(&database);
-        let mut left = stop;
+        let (left, has_stopped) = (Cell::new(stop), Cell::new(false));
         let mut work = Box::pin(async {
-            let session = step(&mut left, executor.session()).await.unwrap();
-            step(&mut left, session.run(|session| insert(session, "a"))).await.unwrap();
-            step(&mut left, session.run(|session| insert(session, "b"))).await.unwrap();
-            step(&mut left, session.commit()).await.unwrap();
+            let session = step(&left, &has_stopped, executor.session()).await.unwrap();
+            step(&left, &has_stopped, session.run(|session| insert(session, "a"))).await.unwrap();
+            step(&left, &has_stopped, session.run(|session| insert(session, "b"))).await.unwrap();
+            step(&left, &has_stopped, session.commit()).await.unwrap();
         });
-        // To where it stops, which is where it waits for nothing.
         let (woken, wakes) = mpsc::channel();
         let waker = super::runtimes::waker(move || {
             let _ = woken.send(());
         });
-        while work.as_mut().poll(&mut Context::from_waker(&waker)) == Poll::Pending {
-            if wakes.recv_timeout(Duration::from_millis(100)).is_err() {
-                break;
-            }
+        while work.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() && !has_stopped.get() {
+            wakes.recv().unwrap();
         }
         drop(work);
         leaves_nothing_open(&executor);

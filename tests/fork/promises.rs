@@ -10,8 +10,8 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel_session::{
-    Engine, Error, ErrorClass, JoinMode, SessionListener, SessionState, Strategy, TransactionOptions, autocommit,
-    read_only,
+    Engine, Error, ErrorClass, Executor, JoinMode, SessionListener, SessionState, Strategy, TransactionOptions,
+    autocommit, read_only,
 };
 
 use super::db::{Conn, Database, NAME, Registry, Session, insert, stored, texts};
@@ -28,6 +28,8 @@ pub(crate) const ALL: &[(&str, Promise)] = &[
     ("a fork inside a closure is noticed where the closure ends", inside_closures),
     ("a child waits for no lock of a thread that it does not have", busy_threads),
     ("an engine made in the child works", an_engine_of_its_own),
+    ("a session across awaits survives a child that returns", || across_awaits(Leave::Return)),
+    ("a session across awaits survives a child that exits", || across_awaits(Leave::Exit)),
 ];
 
 struct Silent;
@@ -304,5 +306,29 @@ fn an_engine_of_its_own() -> Option<ExitCode> {
             assert_eq!(stored(&registry), ["before the fork", "from the child", "from the child, too"]);
         }
     }
+    None
+}
+
+fn across_awaits(leave: Leave) -> Option<ExitCode> {
+    let database = Mine::new(Database::new());
+    let long = Duration::from_secs(60);
+    let executor = Executor::builder(database.registry()).async_writers(true).async_sessions(1);
+    let executor = executor.async_lease(long).async_writer_lease(long).build().unwrap();
+    let session = executor.session().wait().unwrap();
+    session.run(|session| insert(session, "before the fork")).wait().unwrap();
+    // What a child has of its parent's it drops, unless it exits.
+    let code = in_a_child(leave, || {
+        refused(executor.session().wait());
+        refused(executor.session_with(read_only()).wait());
+        refused(session.run(|session| insert(session, "from the child")).wait());
+        assert!(executor.inspect().lanes.is_empty());
+    });
+    if code.is_some() {
+        return code;
+    }
+    session.run(|session| insert(session, "after the fork")).wait().unwrap();
+    session.commit().wait().unwrap();
+    assert_eq!(stored(executor.registry()), ["after the fork", "before the fork"], "{NAME}");
+    executor.shutdown(long).unwrap();
     None
 }
