@@ -1,264 +1,25 @@
 //! What can go wrong, with its cause, its place and what to do about it.
 
 use std::borrow::Cow;
-use std::fmt;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
-use crate::backend::{Phase, SessionConnection};
 use crate::inspect::Holders;
 use crate::place::Place;
 
+mod cause;
+mod class;
+mod failure;
+
+pub use cause::{Cause, Reason};
+pub use class::ErrorClass;
+pub use failure::Failure;
+
 /// The result of everything that a session does.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// An error of Diesel or of the database, with the place of the statement that met it.
-///
-/// Cheap to clone: a transaction that fails keeps its first failure and hands it out again.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    error: Arc<DieselError>,
-    place: Place,
-    class: ErrorClass,
-}
-
-impl Failure {
-    /// An error of a statement.
-    pub(crate) fn new<C: SessionConnection>(error: DieselError, place: Place) -> Self {
-        let class = C::classify(&error, Phase::Statement);
-        Self { error: Arc::new(error), place, class }
-    }
-
-    /// The answer to a COMMIT.
-    pub(crate) fn of_commit<C: SessionConnection>(error: DieselError, place: Place) -> Self {
-        let class = C::classify(&error, Phase::Commit);
-        Self { error: Arc::new(error), place, class }
-    }
-
-    /// What the caller can do about it.
-    #[must_use]
-    pub fn class(&self) -> ErrorClass {
-        self.class
-    }
-
-    /// The transaction is over, so no savepoint saves it.
-    pub(crate) fn beyond_its_statement(mut self) -> Self {
-        if self.class == ErrorClass::Statement {
-            self.class = ErrorClass::Fatal;
-        }
-        self
-    }
-
-    /// It met something that was stored by itself, statement by statement.
-    pub(crate) fn in_autocommit(mut self, many: bool) -> Self {
-        if self.class == ErrorClass::Connection || (many && self.class == ErrorClass::Retryable) {
-            self.class = ErrorClass::Ambiguous;
-        }
-        self
-    }
-
-    /// The connection answered afterwards: the words were the server's own, as a trigger's, and say nothing that is known.
-    pub(crate) fn of_a_live_connection<C: SessionConnection>(mut self, phase: Phase) -> Self {
-        let unknown = DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(String::new()));
-        self.class = C::classify(&unknown, phase);
-        self
-    }
-
-    /// The connection turned out to be dead, whatever the error's text says.
-    pub(crate) fn by_a_dead_connection(mut self) -> Self {
-        // A panic of the driver is nobody's network.
-        if !matches!(*self.error, DieselError::QueryBuilderError(_)) {
-            self.class = ErrorClass::Connection;
-        }
-        self
-    }
-
-    /// Diesel's own error.
-    #[must_use]
-    pub fn error(&self) -> &DieselError {
-        &self.error
-    }
-
-    /// Where the statement stands.
-    #[must_use]
-    pub fn place(&self) -> Place {
-        self.place
-    }
-
-    /// The kind of database error, if it came from the database.
-    #[must_use]
-    pub fn kind(&self) -> Option<&DatabaseErrorKind> {
-        match &*self.error {
-            DieselError::DatabaseError(kind, _) => Some(kind),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (statement at {})", self.error, self.place)
-    }
-}
-
-/// Why a transaction failed or was rolled back: what happened first, and where.
-#[derive(Debug, Clone)]
-pub struct Cause {
-    reason: Reason,
-    place: Place,
-    leaves_doubt: bool,
-}
-
-/// The kinds of [`Cause`].
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum Reason {
-    /// The database or Diesel refused a statement.
-    Statement(Failure),
-    /// [`Session::set_rollback_only`](crate::Session::set_rollback_only) asked for it.
-    Requested(Cow<'static, str>),
-    /// A `transaction` that had joined this one returned an error or panicked.
-    Joined,
-    /// [`Session::remove`](crate::Session::remove) or [`close`](crate::Session::close) was called inside the closure
-    /// that owns the transaction.
-    Removed,
-    /// User code panicked while it held the session's connection.
-    Panicked,
-    /// A statement that this crate did not send (a raw `COMMIT` or `ROLLBACK`, or DDL that commits implicitly) ended the transaction.
-    EndedOutside,
-    /// Code with the bare connection said `Ok` although a statement of it had failed the transaction (PostgreSQL).
-    Swallowed,
-    /// Code with the bare connection said `Ok` and left a transaction or savepoint of its own open: what was in it is undone.
-    LeftOpen,
-    /// The unit of work ran past its deadline.
-    Deadline,
-    /// A hook or listener refused, or a flush found that rows were not as the session knew them.
-    Refused(Arc<Error>),
-}
-
-impl Cause {
-    pub(crate) fn new(reason: Reason, place: Place) -> Self {
-        Self { reason, place, leaves_doubt: false }
-    }
-
-    pub(crate) fn statement(failure: Failure) -> Self {
-        Self { place: failure.place, reason: Reason::Statement(failure), leaves_doubt: false }
-    }
-
-    /// The transaction ended in code that may have committed first.
-    pub(crate) fn in_doubt(mut self) -> Self {
-        self.leaves_doubt = true;
-        self
-    }
-
-    /// Whether something of the transaction may be stored all the same, because a statement that the session did not send
-    /// ended it.
-    #[must_use]
-    pub fn leaves_doubt(&self) -> bool {
-        self.leaves_doubt
-    }
-
-    fn class(&self) -> Option<ErrorClass> {
-        match &self.reason {
-            Reason::Statement(failure) => Some(failure.class()),
-            Reason::Refused(error) => Some(error.class()),
-            _ => None,
-        }
-    }
-
-    /// What happened.
-    #[must_use]
-    pub fn reason(&self) -> &Reason {
-        &self.reason
-    }
-
-    /// Where it happened.
-    #[must_use]
-    pub fn place(&self) -> Place {
-        self.place
-    }
-
-    /// The statement's error, if a statement was the cause.
-    #[must_use]
-    pub fn failure(&self) -> Option<&Failure> {
-        match &self.reason {
-            Reason::Statement(failure) => Some(failure),
-            Reason::Refused(error) => error.failure(),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.reason {
-            Reason::Statement(failure) => return failure.fmt(f),
-            Reason::Requested(reason) => write!(f, "rollback was asked for: {reason}")?,
-            Reason::Joined => f.write_str("a transaction that had joined this one failed")?,
-            Reason::Removed => f.write_str("the session was removed inside the closure that owns it")?,
-            Reason::Panicked => f.write_str("code that held the session's connection panicked")?,
-            Reason::EndedOutside => {
-                f.write_str("the transaction was ended by a statement that the session did not send")?;
-            }
-            Reason::Swallowed => f.write_str("a statement failed in code that did not say so")?,
-            Reason::LeftOpen => f.write_str(
-                "code with the bare connection left a transaction of its own open, and what was in it was undone",
-            )?,
-            Reason::Deadline => f.write_str("the unit of work ran past its deadline")?,
-            Reason::Refused(error) => write!(f, "a listener refused: {error}")?,
-        }
-        write!(f, " (at {})", self.place)
-    }
-}
-
-/// What a caller can do about an [`Error`].
-///
-/// Diesel shows a kind for some errors and the text for all, but neither SQLSTATE nor error number (diesel 2.3.14). So an
-/// error is sorted by its kind and, where it has none, by the English text that the database gives with its code. A text
-/// that is not known is [`Fatal`](Self::Fatal): that of a server with `lc_messages` in another language, of a trigger, of
-/// a newer version. Only the beginning of a text counts, never a value that it quotes.
-///
-/// Triggers and functions can raise any text, and so say anything (RAISE, SIGNAL). That the connection is gone is not
-/// believed of one that answers when it is asked again; the other texts are: `deadlock detected`, raised with whatever
-/// code, is `Retryable`, and the unit of work is run again under a [`RetryPolicy`](crate::RetryPolicy).
-///
-/// | Class | SQLite | PostgreSQL | MySQL, MariaDB |
-/// |---|---|---|---|
-/// | `Retryable` | `BUSY`, `BUSY_SNAPSHOT`, `LOCKED`, `PROTOCOL` | 40001¹, 40P01 | 1213, 1020 |
-/// | `Statement` | violations¹, `INTERRUPT` | violations¹ (class 23), 55P03, 57014 | violations (1062, 1452, 1048, 4025, 3819 …), 1205, 1317, 1969, 3024, 3572 |
-/// | `Connection` | `IOERR`, `CANTOPEN` | a connection that the server closed¹ (57P01–57P03, 25P03 …), 08000¹, 08001¹, 08004¹, 08006¹, what libpq says about a dead one | 2006, 2013, 2027, 2055, 1053, 1927, 4031 |
-/// | `Ambiguous`, of COMMIT only | `IOERR`, `CANTOPEN` | a dead connection¹, 40003 (CockroachDB) | a dead connection, 1180, and every error that is not known to mean "not stored" |
-/// | `Unavailable` | – | 53300, 25006¹ (a standby) | 1040, 1203, 1047 (Galera), 1290 and 1836 (a read-only server) |
-/// | `Fatal` | all others: `FULL`, `READONLY`, `CORRUPT`, `NOMEM` … | all others | all others, also 1792 |
-///
-/// ¹ By kind, in any language. A query that must give a row and gives none is `Statement` everywhere. An error that
-/// SQLite or PostgreSQL answers to COMMIT, on a connection that lives, means that nothing was stored.
-///
-/// PostgreSQL gives 25006 to a standby's client and to a transaction that was itself begun to read: the class can't tell
-/// them apart.
-///
-/// Sources: SQLite docs, "Result and Error Codes"; PostgreSQL docs, "PostgreSQL Error Codes"; MariaDB docs, "MariaDB
-/// Error Codes"; MySQL docs, "Server Error Message Reference".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorClass {
-    /// The whole unit of work may be run again: nothing of it was stored.
-    Retryable,
-    /// One statement failed; the transaction can go on once its frame is rolled back.
-    Statement,
-    /// The connection is gone and the transaction with it, before COMMIT: nothing was stored.
-    Connection,
-    /// Nobody knows whether the COMMIT took effect.
-    Ambiguous,
-    /// The database, the pool or the write gate could not be had in time.
-    Unavailable,
-    /// The call does not fit the session's state. Nothing was sent and nothing changed.
-    Usage,
-    /// Anything else. Never retried.
-    Fatal,
-}
 
 /// Everything that a session, a registry or an engine can answer.
 ///
@@ -739,7 +500,7 @@ fn is_sqlite_busy(error: &DieselError) -> bool {
 }
 
 fn doubt(cause: &Cause) -> &'static str {
-    if cause.leaves_doubt { ", and what was written before that may be stored" } else { "" }
+    if cause.leaves_doubt() { ", and what was written before that may be stored" } else { "" }
 }
 
 fn connection_error(error: Option<&str>) -> String {
@@ -747,49 +508,6 @@ fn connection_error(error: Option<&str>) -> String {
 }
 
 impl Error {
-    /// What the caller can do about it.
-    #[must_use]
-    pub fn class(&self) -> ErrorClass {
-        match self {
-            Self::Statement(failure) => failure.class(),
-            Self::TransactionLost { cause } if cause.leaves_doubt => ErrorClass::Ambiguous,
-            Self::RolledBack { cause } if matches!(cause.reason, Reason::Deadline) => ErrorClass::Unavailable,
-            Self::RolledBack { cause } | Self::TransactionLost { cause } => match cause.class() {
-                Some(class @ (ErrorClass::Retryable | ErrorClass::Connection | ErrorClass::Unavailable)) => class,
-                _ => ErrorClass::Fatal,
-            },
-            Self::CommitUnknown { .. } | Self::ImplicitCommit { .. } => ErrorClass::Ambiguous,
-            Self::ShutDown
-            | Self::DeadlineExceeded { .. }
-            | Self::ShutdownTimeout { .. }
-            | Self::PoolTimeout { .. }
-            | Self::GateTimeout { .. }
-            | Self::QueueFull { .. }
-            | Self::LeaseExpired { .. }
-            | Self::NotDrained { .. }
-            | Self::Connect { .. } => ErrorClass::Unavailable,
-            Self::StaleData { .. } | Self::BatchRolledBack { .. } => ErrorClass::Retryable,
-            Self::RowGone { .. } => ErrorClass::Statement,
-            Self::Bulk { source, .. } => source.class(),
-            Self::Migration(_) | Self::JobPanicked { .. } => ErrorClass::Fatal,
-            _ => ErrorClass::Usage,
-        }
-    }
-
-    /// Whether there was no room or no time for the work: it may be asked for again later.
-    pub(crate) fn is_overload(&self) -> bool {
-        match self {
-            Self::QueueFull { .. }
-            | Self::PoolTimeout { .. }
-            | Self::GateTimeout { .. }
-            | Self::DeadlineExceeded { .. }
-            | Self::ShutDown
-            | Self::Connect { .. } => true,
-            Self::RolledBack { cause } => matches!(cause.reason, Reason::Deadline),
-            _ => false,
-        }
-    }
-
     /// Whether the whole unit of work may be run again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
