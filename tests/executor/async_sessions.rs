@@ -3,13 +3,14 @@
 use std::cell::Cell;
 use std::future::{Future, pending};
 use std::pin::Pin;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use diesel_session::{
-    AsyncSession, Error, ErrorClass, Executor, ExecutorBuilder, LaneReport, Reason, Result, TransactionOptions,
-    autocommit, read_only,
+    AsyncSession, Error, ErrorClass, Executor, ExecutorBuilder, LaneReport, Reason, Result, SessionListener,
+    TransactionOptions, autocommit, read_only,
 };
 
 use super::db::{CONCURRENT, Conn, Database, REMOTE, Session, insert, stored, texts};
@@ -168,9 +169,7 @@ fn an_idle_one_is_rolled_back_when_its_lease_ends_and_says_so() {
 #[test]
 fn the_lease_does_not_run_inside_a_closure() {
     let database = Database::new();
-    let executor = with(&database, |builder| {
-        builder.async_lease(Duration::from_millis(50)).async_writer_lease(Duration::from_millis(50))
-    });
+    let executor = with(&database, |builder| builder.async_lease(SHORT / 2).async_writer_lease(SHORT / 2));
     let session = executor.session().wait().unwrap();
     let (begun, begins) = mpsc::channel();
     let (go, gone) = mpsc::channel::<()>();
@@ -406,8 +405,8 @@ fn waiting_that_could_never_end_is_refused() {
     let database = Database::new();
     let executor = with(&database, |builder| builder.threads(1).readers(0).async_sessions(3));
     // A closure waits for a call of its own session.
-    let session = std::sync::Arc::new(executor.session().wait().unwrap());
-    let same = std::sync::Arc::downgrade(&session);
+    let session = Arc::new(executor.session().wait().unwrap());
+    let same = Arc::downgrade(&session);
     let own = session.run(move |_| -> Result<()> {
         let session = same.upgrade().unwrap();
         session.run(|_| -> Result<()> { Ok(()) }).wait()
@@ -483,4 +482,30 @@ fn hooks_run_before_the_answer_of_the_commit() {
     let report = session.commit().wait().unwrap();
     assert_eq!(heard.try_recv(), Ok("hook"));
     assert_eq!(report.hook_errors().len(), 1);
+}
+
+/// Counts what it is asked before commits.
+struct Count(Arc<AtomicUsize>);
+
+impl SessionListener<Conn> for Count {
+    fn before_commit(&self, _: &Session) -> Result<()> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[test]
+fn listeners_hear_of_one_commit_or_of_none() {
+    let database = Database::new();
+    let executor = patient(&database);
+    let asked = Arc::new(AtomicUsize::new(0));
+    executor.registry().listen(Count(Arc::clone(&asked)));
+    for (end, text) in [(AsyncSession::rollback as fn(_) -> _, "undone"), (AsyncSession::commit, "kept")] {
+        let session = executor.session().wait().unwrap();
+        session.run(move |session| insert(session, text)).wait().unwrap();
+        end(session).wait().unwrap();
+    }
+    drop(executor.session().wait().unwrap());
+    executor.shutdown(LONG).unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }

@@ -320,7 +320,9 @@ fn across_awaits(leave: Leave) -> Option<ExitCode> {
     let code = in_a_child(leave, || {
         refused(executor.session().wait());
         refused(executor.session_with(read_only()).wait());
-        refused(session.run(|session| insert(session, "from the child")).wait());
+        let called = session.run(|session| insert(session, "from the child"));
+        assert!(called.is_finished(), "it is refused at once");
+        refused(called.wait());
         assert!(executor.inspect().lanes.is_empty());
     });
     if code.is_some() {
