@@ -17,6 +17,7 @@ mod overload;
 mod problems;
 
 use std::sync::mpsc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -32,13 +33,17 @@ use support::postgres as db;
 #[cfg(feature = "sqlite")]
 use support::sqlite_file as db;
 
+/// Longer than any answer takes.
+const LONGEST_ANSWER: Duration = Duration::from_secs(20);
+
 fn request(method: Method, path: &str, body: &str) -> Request<Body> {
     let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
     request.body(Body::from(body.to_owned())).unwrap()
 }
 
 async fn ask(router: &Router, method: Method, path: &str, body: &str) -> Response {
-    router.clone().oneshot(request(method, path, body)).await.unwrap()
+    let answering = router.clone().oneshot(request(method, path, body));
+    tokio::time::timeout(LONGEST_ANSWER, answering).await.expect("no answer comes").unwrap()
 }
 
 async fn post(router: &Router, path: &str, body: &str) -> StatusCode {

@@ -1,7 +1,8 @@
 //! Async handlers with one session across their awaits, which the layer ends.
 
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::Router;
@@ -185,7 +186,13 @@ async fn without_a_layer_it_is_500_and_without_a_session_503() {
     let bare: Router = Router::new().route("/", post(write));
     assert_eq!(super::post(&bare, "/", "a").await, StatusCode::INTERNAL_SERVER_ERROR);
 
-    let layered: Router = Router::new().route("/", post(write)).layer(SessionLayer::new(executor.clone()));
+    async fn takes_it_for_a_bad_request(session: InRequest) -> StatusCode {
+        let inserted: Result<usize> = session.run(|session| insert(session, "a")).await;
+        if inserted.is_ok() { StatusCode::OK } else { StatusCode::BAD_REQUEST }
+    }
+
+    let layer = SessionLayer::new(executor.clone());
+    let layered: Router = Router::new().route("/", post(takes_it_for_a_bad_request)).layer(layer);
     executor.shutdown(Duration::from_secs(20)).unwrap();
     let refused = ask(&layered, Method::POST, "/", "a").await;
     assert_eq!(
@@ -193,6 +200,33 @@ async fn without_a_layer_it_is_500_and_without_a_session_503() {
         (StatusCode::SERVICE_UNAVAILABLE, "1")
     );
     assert!(stored(executor.registry()).is_empty());
+}
+
+#[tokio::test]
+async fn who_waits_for_the_session_gets_it_though_another_who_waited_went_away() {
+    let database = Database::new();
+    let executor = executor(&database);
+    let taken = (executor.session().await.unwrap(), executor.session().await.unwrap());
+    let waiting = Arc::new(Notify::new());
+    let waits = Arc::clone(&waiting);
+    let handler = move |session: InRequest| async move {
+        let mut stays = Box::pin(session.run(|session| insert(session, "stays")));
+        let mut leaves = Box::pin(session.run(|session| insert(session, "leaves")));
+        assert!(poll_fn(|context| Poll::Ready(stays.as_mut().poll(context).is_pending())).await);
+        assert!(leaves.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        drop(leaves);
+        waits.notify_one();
+        stays.await?;
+        Ok::<_, Problem>(())
+    };
+    let router: Router = Router::new().route("/", post(handler)).layer(SessionLayer::new(executor.clone()));
+    let frees = async {
+        waiting.notified().await;
+        drop(taken);
+    };
+    let (status, ()) = tokio::join!(super::post(&router, "/", ""), frees);
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(stored(executor.registry()), ["stays"]);
 }
 
 #[tokio::test]

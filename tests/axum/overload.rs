@@ -1,6 +1,7 @@
 //! No room, no time: 503 with `Retry-After`, and the database is left alone.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,6 +12,9 @@ use diesel_session::{Error, Executor, TransactionOptions};
 
 use super::db::{Database, Session, insert, stored, texts};
 use super::{Held, ask, narrow, text};
+
+/// How long a connection is waited for: by those that get none, and by those that have to get one on a busy machine.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// An error type that takes everything for a bad request.
 #[derive(Debug)]
@@ -100,7 +104,7 @@ async fn no_connection_in_time_is_503_whatever_the_function_makes_of_it() {
     }
 
     let database = Database::new();
-    let registry = database.registry_with(|builder| builder.max_size(1).connection_timeout(Duration::from_millis(30)));
+    let registry = database.registry_with(|builder| builder.max_size(1).connection_timeout(PATIENCE));
     let executor = Executor::builder(registry).threads(1).readers(0).build().unwrap();
     let router: Router = Router::new()
         .route("/", post(executor.handler(write)))
@@ -119,6 +123,40 @@ async fn no_connection_in_time_is_503_whatever_the_function_makes_of_it() {
     drop(session);
     assert_eq!(super::post(&router, "/", "later").await, StatusCode::CREATED);
     assert_eq!(stored(executor.registry()), ["later"]);
+}
+
+#[tokio::test]
+async fn what_was_got_over_does_not_count() {
+    let database = Database::new();
+    let registry = database.registry_with(|builder| builder.max_size(1).connection_timeout(PATIENCE));
+    let executor = Executor::builder(registry.clone()).threads(1).readers(0).build().unwrap();
+    let (held, holds) = mpsc::channel();
+    let (give, given) = mpsc::channel::<()>();
+    let (back, is_back) = mpsc::channel();
+    let holder = std::thread::spawn(move || {
+        let session = Session::new(registry.engine());
+        texts(&session);
+        held.send(()).unwrap();
+        given.recv().unwrap();
+        session.rollback().unwrap();
+        back.send(()).unwrap();
+    });
+    holds.recv().unwrap();
+    let ends = Arc::new(Mutex::new((give, is_back)));
+    let tries_again = move || -> Result<(), Mine> {
+        let session = Session::current()?;
+        session.batch_execute("SELECT 1").unwrap_err();
+        let ends = ends.lock().unwrap();
+        ends.0.send(()).unwrap();
+        ends.1.recv().unwrap();
+        session.batch_execute("SELECT 1")?;
+        Err(Mine("something else".into()))
+    };
+    let router: Router = Router::new().route("/", get(executor.read_handler(tries_again)));
+    let response = ask(&router, Method::GET, "/", "").await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert!(!response.headers().contains_key("retry-after"));
+    holder.join().unwrap();
 }
 
 #[tokio::test]
