@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::backend::{ConnectionSettings, GateKey, GateRule, Kind, Phase, SessionConnection, Verdict, Witness};
@@ -16,6 +16,7 @@ use crate::place::Place;
 
 mod builder;
 mod connect;
+mod lock_clock;
 mod sandbox;
 mod slot;
 mod store;
@@ -26,6 +27,7 @@ pub use builder::{EngineBuilder, StatementErrors};
 pub use store::Strategy;
 
 pub(crate) use connect::redact;
+pub(crate) use lock_clock::{Beginning, LockClock};
 
 use connect::Connector;
 use slot::Slot;
@@ -109,6 +111,8 @@ struct Gate {
     origin: Origin,
     turnstiles: Arc<Turnstiles>,
     name: Name,
+    /// Made for the first executor: only jobs wait where nobody sees what for.
+    lock: OnceLock<Arc<LockClock>>,
 }
 
 static GATES: Mutex<Option<HashMap<GateKey, Weak<Gate>>>> = Mutex::new(None);
@@ -117,7 +121,7 @@ impl Gate {
     fn new() -> Arc<Self> {
         let turnstiles = Arc::new(Turnstiles::default());
         let name = turnstiles.add(What::Gate, 1, 0);
-        Arc::new(Self { origin: Origin::here(), turnstiles, name })
+        Arc::new(Self { origin: Origin::here(), turnstiles, name, lock: OnceLock::new() })
     }
 
     /// The gate of this file. Refused where the file was open before a fork: SQLite keeps one record of a file's locks for the
@@ -165,6 +169,12 @@ impl<C: SessionConnection> Drop for Rights<'_, C> {
 impl<C: SessionConnection> Lease<C> {
     pub(crate) fn slot(&mut self) -> Option<&mut Slot<C>> {
         self.held.as_mut().map(Held::slot)
+    }
+
+    /// Before BEGIN is sent, until the answer is dropped: with the gate, it waits for nobody but a writer outside.
+    pub(crate) fn beginning(&self) -> Option<Beginning> {
+        let gate = self.engine.inner.gate.as_ref().filter(|_| self.gate.is_some())?;
+        gate.lock.get().map(LockClock::start)
     }
 }
 
@@ -387,6 +397,11 @@ impl<C: SessionConnection> Engine<C> {
             self.forget_thread_at_its_end();
         }
         Ok(lease)
+    }
+
+    /// What shows how long a write transaction has been waiting for SQLite's own lock.
+    pub(crate) fn lock_clock(&self) -> Option<Arc<LockClock>> {
+        self.inner.gate.as_ref().map(|gate| Arc::clone(gate.lock.get_or_init(LockClock::new)))
     }
 
     /// Lends a connection of its own, outside the pool, and on SQLite the gate with it: for migrations.

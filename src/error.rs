@@ -398,6 +398,20 @@ pub enum Error {
         waited: Duration,
     },
 
+    /// The job was not begun before its deadline, because the thread that writes was waiting for SQLite's lock. Threads of this
+    /// process wait at the write gate instead, so it was an external writer who held it.
+    #[error(
+        "the job was not begun within {timeout:?} (submitted at {at}): the thread that writes waited {waited:?} for the file's lock, which an external writer held (another process, or a connection that is not this engine's); give it more time, or keep the other's transactions short"
+    )]
+    LockedOutside {
+        /// What was asked for.
+        timeout: Duration,
+        /// How long the thread had waited for the lock by then, or had before it gave up.
+        waited: Duration,
+        /// Where it was submitted.
+        at: Place,
+    },
+
     /// The job was cancelled before it began.
     #[error("the job was cancelled before it began")]
     JobCancelled,
@@ -485,7 +499,7 @@ pub enum Error {
 fn statement_hint(failure: &Failure) -> &'static str {
     // Threads of this process wait at the gate instead.
     if failure.class() == ErrorClass::Retryable && is_sqlite_busy(failure.error()) {
-        return "; another process, or a connection that is not this engine's, holds the file's lock: wait longer (`busy_timeout`), or run the unit of work again (`retry`)";
+        return "; an external writer (another process, or a connection that is not this engine's) holds the file's lock: wait longer (`busy_timeout`), or run the unit of work again (`retry`)";
     }
     let is_violation = failure.class() == ErrorClass::Statement;
     if is_violation && !matches!(failure.error(), DieselError::NotFound) {

@@ -68,6 +68,7 @@ impl Error {
             | Self::PoolTimeout { .. }
             | Self::GateTimeout { .. }
             | Self::QueueFull { .. }
+            | Self::LockedOutside { .. }
             | Self::LeaseExpired { .. }
             | Self::NotDrained { .. }
             | Self::Connect { .. } => ErrorClass::Unavailable,
@@ -83,6 +84,7 @@ impl Error {
     pub(crate) fn is_overload(&self) -> bool {
         match self {
             Self::QueueFull { .. }
+            | Self::LockedOutside { .. }
             | Self::PoolTimeout { .. }
             | Self::GateTimeout { .. }
             | Self::DeadlineExceeded { .. }

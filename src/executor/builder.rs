@@ -175,7 +175,8 @@ impl<C: SessionConnection> ExecutorBuilder<C> {
             ));
         }
         let lanes = [(Duty::Work, sizes.threads), (Duty::Read, sizes.readers), (Duty::Bear, sizes.bearers)];
-        let shell = Shell::new(&lanes, self.places, self.when_full, engine.origin().clone());
+        let shell =
+            Shell::new(&lanes, self.places, self.when_full, engine.origin().clone(), engine.lock_clock().as_ref());
         let is_lax = is_sqlite && !matches!(engine.settings().synchronous, Synchronous::Full | Synchronous::Extra);
         let groups = self.group.is_some();
         let (usual, at_the_gate) = (self.lease, self.lease_at_the_gate);

@@ -81,9 +81,7 @@ fn refuse_late(lane: &Lane, now: Instant) -> Option<Instant> {
         count(&lane.counts.refused);
         let header = job.header;
         let error = match (why, header.deadline) {
-            (Expired::Deadline, Some(deadline)) => {
-                Error::DeadlineExceeded { timeout: deadline.timeout, at: header.place }
-            }
+            (Expired::Deadline, Some(deadline)) => lane.too_late(&header, deadline),
             _ => Error::QueueFull { queued: lane.queue.len(), waited: header.submitted.elapsed() },
         };
         job.answer(Some(error));

@@ -52,7 +52,7 @@ impl<T, E: From<Error>> JobHandle<T, E> {
     ///
     /// # Errors
     /// The job's own; what its commit answered; [`Error::JobPanicked`]; [`Error::JobCancelled`]; what refused it before it
-    /// began: [`Error::QueueFull`], [`Error::DeadlineExceeded`], [`Error::ShutDown`]; [`Error::BatchRolledBack`] under group
+    /// began: [`Error::QueueFull`], [`Error::DeadlineExceeded`], [`Error::LockedOutside`], [`Error::ShutDown`]; [`Error::BatchRolledBack`] under group
     /// commit. [`Error::WouldHang`], with the job cancelled, on one of the executor's own threads where every thread that
     /// could serve it would then be waiting.
     pub fn wait(self) -> Result<T, E> {

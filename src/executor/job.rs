@@ -44,9 +44,8 @@ impl Header {
     }
 
     /// Past its deadline before it began.
-    pub(crate) fn late(&self) -> Option<Error> {
-        let deadline = self.deadline.filter(|deadline| deadline.at <= Instant::now())?;
-        Some(Error::DeadlineExceeded { timeout: deadline.timeout, at: self.place })
+    pub(crate) fn late(&self) -> Option<Deadline> {
+        self.deadline.filter(|deadline| deadline.at <= Instant::now())
     }
 }
 

@@ -8,13 +8,15 @@ use std::thread::Thread;
 use std::time::Instant;
 
 use super::calls::Calls;
-use super::job::Job;
+use super::job::{Header, Job};
 use super::queue::{Queue, Ticket};
 use super::waits::{Seat, Target, Waiting, Waits};
+use crate::engine::LockClock;
 use crate::error::{Error, Result};
 use crate::fork::Origin;
 use crate::inspect::{Holder, Holders};
 use crate::place::Place;
+use crate::session::core::Deadline;
 
 /// What the threads of a lane do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub(crate) struct Lane {
     pub(crate) counts: Counts,
     pub(crate) waits: Arc<Waits>,
     pub(crate) origin: Origin,
+    /// What shows that the thread that writes waits for a writer outside.
+    lock: Option<Arc<LockClock>>,
     /// What each thread does now.
     running: Mutex<Vec<Running>>,
 }
@@ -96,7 +100,14 @@ pub(crate) fn mine(executor: u64) -> Option<Seat> {
 }
 
 impl Lane {
-    pub(crate) fn new(duty: Duty, index: usize, threads: usize, places: usize, waits: &Arc<Waits>) -> Self {
+    pub(crate) fn new(
+        duty: Duty,
+        index: usize,
+        threads: usize,
+        places: usize,
+        waits: &Arc<Waits>,
+        lock: Option<Arc<LockClock>>,
+    ) -> Self {
         Self {
             duty,
             index,
@@ -105,7 +116,22 @@ impl Lane {
             counts: Counts::default(),
             waits: Arc::clone(waits),
             origin: Origin::here(),
+            lock,
             running: Mutex::default(),
+        }
+    }
+
+    /// Why a job is refused that was not begun before its deadline.
+    pub(crate) fn too_late(&self, header: &Header, deadline: Deadline) -> Error {
+        let (timeout, at) = (deadline.timeout, header.place);
+        match self
+            .lock
+            .as_ref()
+            .filter(|_| self.duty == Duty::Work)
+            .and_then(|lock| lock.waited_after(header.submitted))
+        {
+            Some(waited) => Error::LockedOutside { timeout, waited, at },
+            None => Error::DeadlineExceeded { timeout, at },
         }
     }
 

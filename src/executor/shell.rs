@@ -11,6 +11,7 @@ use super::job::{Header, Job};
 use super::lane::{Duty, Lane, Spot, count, mine};
 use super::queue::{Pushed, Times};
 use super::waits::Waits;
+use crate::engine::LockClock;
 use crate::error::{Error, Result};
 use crate::fork::Origin;
 use crate::inspect::Holders;
@@ -49,13 +50,19 @@ struct Crew {
 
 impl Shell {
     /// Lanes with their number of threads.
-    pub(crate) fn new(lanes: &[(Duty, usize)], places: usize, when_full: WhenFull, origin: Origin) -> Arc<Self> {
+    pub(crate) fn new(
+        lanes: &[(Duty, usize)],
+        places: usize,
+        when_full: WhenFull,
+        origin: Origin,
+        lock: Option<&Arc<LockClock>>,
+    ) -> Arc<Self> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let waits = Waits::new(id, lanes.iter().map(|(_, threads)| *threads).collect());
         let lanes = lanes
             .iter()
             .enumerate()
-            .map(|(index, (duty, threads))| Arc::new(Lane::new(*duty, index, *threads, places, &waits)))
+            .map(|(index, (duty, threads))| Arc::new(Lane::new(*duty, index, *threads, places, &waits, lock.cloned())))
             .collect();
         Arc::new(Self {
             id,

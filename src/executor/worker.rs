@@ -66,7 +66,8 @@ impl<C: SessionConnection> Worker<C> {
     fn serve(&self, entry: Entry<Job>, bench: &mut Bench) {
         if let Some(late) = entry.job.header.late() {
             count(&self.lane.counts.refused);
-            return entry.job.answer(Some(late));
+            let error = self.lane.too_late(&entry.job.header, late);
+            return entry.job.answer(Some(error));
         }
         match self.group {
             Some(group) if bench.alone == 0 && group.takes(&entry.job.header) => self.serve_batch(group, entry, bench),

@@ -119,8 +119,11 @@ impl<C: SessionConnection> Core<C> {
             let wary = dead_at_most < engine.max_size();
             let mut lease = engine.lease(&options, place, started, self.patience(), wary)?;
             let limits = self.limits();
+            let beginning = lease.beginning();
             let Some(slot) = lease.slot() else { return Err(Error::ShutDown) };
-            let Err(error) = slot.begin(&options, engine.settings(), limits) else {
+            let begun = slot.begin(&options, engine.settings(), limits);
+            drop(beginning);
+            let Err(error) = begun else {
                 *self.connection.borrow_mut() = Some(Connection::Leased(lease));
                 return Ok(());
             };
