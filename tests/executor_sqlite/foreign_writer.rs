@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use diesel_session::{Error, Executor, GroupCommit, RetryPolicy, TransactionOptions, WhenFull};
+use diesel_session::{Error, ErrorClass, Executor, GroupCommit, RetryPolicy, TransactionOptions, WhenFull};
 
 use crate::bank::{self, Answer, Audit, TOTAL};
 use crate::db::{Database, Registry, Session};
 use crate::kinds::insert;
 use crate::lock_holder::{self, Holder};
-use crate::tools::{answer, check_nothing_held};
+use crate::tools::{Held, answer, check_nothing_held};
 
 const HOLDER: &str = "foreign_writer::lock_holder_process";
 
@@ -104,12 +104,11 @@ fn past_its_deadline_a_job_says_that_another_process_holds_the_lock_and_is_not_s
             let started = Instant::now();
             let mut handles = (2..6).map(submit);
             let first = answer(handles.next().unwrap()).unwrap_err();
-            assert!(first.is_retryable() && first.to_string().contains("another process"), "{first}");
+            assert!(first.is_retryable() && first.to_string().contains("external writer"), "{first}");
             // One waits for the lock, and those behind it for the thread.
             for handle in handles.collect::<Vec<_>>() {
                 let error = answer(handle).unwrap_err();
-                let is_late = matches!(error, Error::DeadlineExceeded { .. });
-                assert!(is_late || error.to_string().contains("another process"), "{error}");
+                assert!(error.to_string().contains("external writer"), "{error}");
             }
             let waited = started.elapsed();
             assert!(waited >= SHORT / 2 && waited < Duration::from_secs(60), "{waited:?}");
@@ -126,13 +125,34 @@ fn past_its_deadline_a_job_says_that_another_process_holds_the_lock_and_is_not_s
 }
 
 #[test]
+fn a_job_that_is_late_behind_one_that_waits_for_another_process_is_told_so() {
+    let database = Database::new();
+    let registry = registry(&database, Duration::from_secs(60));
+    let executor = Executor::builder(registry).build().unwrap();
+    let late = |number: i64| {
+        let options = TransactionOptions::new().timeout(Duration::from_millis(50));
+        executor.run_with(options, move |session| insert(session, number))
+    };
+    let busy = Held::new(&executor);
+    assert!(matches!(answer(late(1)), Err(Error::DeadlineExceeded { .. })), "nobody outside is to blame");
+    busy.end();
+    let holder = Holder::new(HOLDER, &database.url, Duration::from_secs(2));
+    let patient = executor.run(|session| insert(session, 2));
+    let told = answer(late(3));
+    assert!(matches!(told, Err(Error::LockedOutside { .. })), "{told:?}");
+    assert_eq!(told.unwrap_err().class(), ErrorClass::Unavailable);
+    holder.end();
+    answer(patient).unwrap();
+}
+
+#[test]
 fn without_a_deadline_the_busy_time_out_bounds_the_wait_and_the_error_names_the_other_process() {
     let database = Database::new();
     let registry = registry(&database, Duration::from_millis(50));
     let executor = Executor::builder(registry).group_commit(GroupCommit::new()).build().unwrap();
     let holder = Holder::new(HOLDER, &database.url, Duration::from_secs(2));
     let error: Error = answer(executor.run(|session| insert(session, 1))).unwrap_err();
-    assert!(error.is_retryable() && error.to_string().contains("another process"), "{error}");
+    assert!(error.is_retryable() && error.to_string().contains("external writer"), "{error}");
     holder.end();
     answer(executor.run(|session| insert(session, 2))).unwrap();
 }
