@@ -58,7 +58,7 @@ use shell::Shell;
 /// A unit of work that has to await something in its middle has an [`AsyncSession`]: [`session`](Executor::session).
 ///
 /// Cheap to clone. Dropping the last clone refuses what is queued ([`Error::ShutDown`]) and waits for nobody: a job that
-/// runs goes on to its end. To wait, call [`shutdown`](Executor::shutdown).
+/// runs goes on to its end, as does an [`AsyncSession`]. To wait, call [`shutdown`](Executor::shutdown).
 ///
 /// # Examples
 /// ```
@@ -163,8 +163,8 @@ impl<C: SessionConnection> Executor<C> {
     }
 
     /// As [`run`](Executor::run), with options of its own: isolation and the like, a
-    /// [time-out](TransactionOptions::timeout), which runs from now and so also while the job waits, and whether it is
-    /// [run again](TransactionOptions::retry). Read-only options bring it to the threads for reads.
+    /// [time-out](crate::TransactionOptions::timeout), which runs from now and so also while the job waits, and whether it is
+    /// [run again](crate::TransactionOptions::retry). Read-only options bring it to the threads for reads.
     ///
     /// A job that is run again goes back to the head of the queue, where it waits without a connection and without holding
     /// up the thread; jobs that came later may then come first.
@@ -215,9 +215,9 @@ impl<C: SessionConnection> Executor<C> {
         self.inner.shell.submit(duty, header, |answer| Job::new(header, answer, with_session(f)))
     }
 
-    /// Takes no more jobs, waits until those that were taken are done and the threads have ended. At the end of
-    /// `patience` it refuses what has not begun ([`Error::ShutDown`]) and says so; what runs goes on, and calling this
-    /// again waits on. To end everything: the executor first, then
+    /// Takes no more jobs, waits until those that were taken are done, each [`AsyncSession`] has ended, and so have the
+    /// threads. At the end of `patience` it refuses what has not begun ([`Error::ShutDown`]) and says so; what runs goes on,
+    /// and calling this again waits on. To end everything: the executor first, then
     /// [`ScopedSession::shutdown`](crate::ScopedSession::shutdown).
     ///
     /// # Errors

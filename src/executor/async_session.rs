@@ -100,6 +100,9 @@ impl<C: SessionConnection> AsyncSession<C> {
     /// [`Session`]). After a panic too: then the handle answers [`Error::JobPanicked`]. `commit` and `rollback` of the
     /// session inside are refused ([`Error::NotOwner`]).
     ///
+    /// On SQLite a closure of a session that has written must not wait for a job that writes: that one waits at the write
+    /// gate until its time-out, and the lease does not run meanwhile.
+    ///
     /// The handle dropped before the closure began takes it back, as [`JobHandle`] says; what was sent later runs all the
     /// same.
     ///

@@ -87,18 +87,9 @@ impl<C: SessionConnection> Work for Bearing<C> {
         self.calls = Some(Arc::clone(&calls));
         hand_out(answer, AsyncSession::new(Arc::clone(&calls)));
         match self.serve(session, &calls) {
-            End::Asked(Call { job: mut last, does }) => {
-                let place = last.header.place;
-                match catch_unwind(AssertUnwindSafe(|| last.run(session))) {
-                    Ok(is_ok) => {
-                        self.last = Some(last);
-                        is_ok && does == Does::Commit
-                    }
-                    Err(panic) => {
-                        last.answer(Some(Error::JobPanicked { at: place, message: text_of(panic) }));
-                        false
-                    }
-                }
+            End::Asked(Call { job, does }) => {
+                let is_ok = self.last.insert(job).run(session);
+                is_ok && does == Does::Commit
             }
             End::Dropped => false,
             End::Late(error) => {

@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 /// A job's answer, when it is there: a future, on any runtime, or [`wait`](JobHandle::wait) without one.
 ///
 /// The job is submitted when the handle is made; polling only waits. An `Ok` or an `Err` comes after the transaction
-/// has ended: `Ok` means committed.
+/// has ended: `Ok` means committed. (Calls of an [`AsyncSession`](crate::AsyncSession) are answered when their closure has
+/// ended; only `commit()` stores.)
 ///
 /// **Dropped** before the job began, the handle cancels it: the closure is dropped, unrun. Dropped later, the job goes on to
 /// its end, and commits. [`detach`](JobHandle::detach) says that nobody waits and lets it run in any case.

@@ -106,6 +106,27 @@ fn a_rollback_and_a_drop_store_nothing_and_close_everything() {
     leaves_nothing_open(&executor);
 }
 
+#[test]
+fn a_drop_waits_for_no_closure() {
+    let database = Database::new();
+    let executor = patient(&database);
+    let session = executor.session().wait().unwrap();
+    let (begun, begins) = mpsc::channel();
+    let (go, gone) = mpsc::channel::<()>();
+    let running = session.run(move |session| -> Result<usize> {
+        begun.send(()).unwrap();
+        let _ = gone.recv();
+        insert(session, "running")
+    });
+    begins.recv().unwrap();
+    drop(session);
+    assert!(!running.is_finished());
+    drop(go);
+    assert_eq!(running.wait().unwrap(), 1, "what began goes on to its end");
+    leaves_nothing_open(&executor);
+    assert!(stored(executor.registry()).is_empty());
+}
+
 /// Polls what is awaited once where the test wants to stop, says so, and never ends.
 async fn step<F: Future + Unpin>(left: &Cell<usize>, has_stopped: &Cell<bool>, mut awaited: F) -> F::Output {
     if left.get() == 0 {
@@ -163,6 +184,12 @@ fn an_idle_one_is_rolled_back_when_its_lease_ends_and_says_so() {
     assert_eq!(late.class(), ErrorClass::Unavailable);
     assert!(matches!(idle.commit().wait(), Err(Error::LeaseExpired { .. })));
     assert_eq!(stored(executor.registry()), ["next"]);
+
+    let line = line!() + 1;
+    let untaken = executor.session();
+    drop(executor.session().wait().unwrap());
+    let late = untaken.wait().unwrap().rollback().wait();
+    assert!(matches!(late, Err(Error::LeaseExpired { at, .. }) if at.line() == line), "{late:?}");
     leaves_nothing_open(&executor);
 }
 
@@ -425,6 +452,12 @@ fn waiting_that_could_never_end_is_refused() {
     });
     let hung = outer.wait().unwrap();
     assert_eq!(hung.iter().filter(|hung| **hung).count(), 1, "one of the two is told: {hung:?}");
+    // The only thread for sessions waits for another session.
+    let single = patient(&database);
+    let inner = single.clone();
+    let session = single.session().wait().unwrap();
+    let another = session.run(move |_| inner.session().wait().map(drop)).wait();
+    assert!(matches!(another, Err(Error::WouldHang)), "{another:?}");
     // From a closure, a job that has a thread to run on is waited for.
     let inner = executor.clone();
     let session = executor.session().wait().unwrap();
