@@ -138,6 +138,29 @@ fn unit_of_work_makes_few_statements_of_what_happened_to_objects() {
     assert_eq!(sent("SELECT `books`.`id`"), 1, "the books of all authors are one query: {printed}");
 }
 
+#[cfg(feature = "sqlite")]
+#[test]
+fn group_commit_stores_what_it_acknowledged_in_fewer_transactions() {
+    let printed = run("group_commit");
+    assert_says(
+        &printed,
+        &[
+            "ok: one-by-one: what was acknowledged survives a power failure",
+            "ok: one-by-one: exactly the acknowledged orders are stored",
+            "ok: group-commit: what was acknowledged survives a power failure",
+            "ok: group-commit: exactly the acknowledged orders are stored",
+        ],
+    );
+    let transactions = |name: &str| -> u32 {
+        let line = printed.lines().find(|line| line.starts_with(name)).unwrap();
+        let (before, _) = line.split_once(" transactions").unwrap();
+        before.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    // 16 clients, 50 orders each, of which a tenth is refused.
+    assert_eq!(transactions("one-by-one"), 800, "{printed}");
+    assert!(transactions("group-commit") < 800, "{printed}");
+}
+
 #[test]
 fn pool_or_thread_measures_both_and_closes_every_connection() {
     let printed = run("pool_or_thread");
