@@ -284,7 +284,7 @@ mod sqlite {
                 let ratio = median(seen.a_second.iter().zip(&base).map(|(own, base)| own / base).collect());
                 println!(
                     "{:<10} {:<27} {:>9.0} {ratio:>6.2}  {:>6.3} ms {:>6.2} ms {:>7.1} ms {:>11.2} {:>7}",
-                    format!("{clients} client(s)"),
+                    if clients == 1 { "1 client".to_owned() } else { format!("{clients} clients") },
                     contender.name(),
                     median(seen.a_second.clone()),
                     seen.at(500),
