@@ -17,7 +17,8 @@ use crate::error::{Error, ErrorClass, Failure, Reason};
 /// | of class [`Unavailable`](ErrorClass::Unavailable), [`Retryable`](ErrorClass::Retryable) or [`Connection`](ErrorClass::Connection): nothing is stored, and the same request may succeed | 503 |
 /// | all others | 500 |
 ///
-/// The first cause of a transaction that failed counts as the error itself.
+/// The first cause of a transaction that failed counts as the error itself. What was violated is what Diesel tells; of
+/// `batch_execute` on MySQL and MariaDB it tells nothing, and that is 500.
 #[must_use]
 pub fn status_of(error: &Error) -> StatusCode {
     let is_conflict = error.is_unique_violation()

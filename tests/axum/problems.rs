@@ -35,7 +35,9 @@ fn each_kind_of_error_has_its_status() {
 
     let unique = failed(&executor, |session| insert(session, "twice").map(drop));
     assert_eq!(status_of(&unique), StatusCode::CONFLICT, "{unique}");
-    let foreign = failed(&executor, |session| session.batch_execute("INSERT INTO parts (note) VALUES (77)"));
+    let foreign = failed(&executor, |session| {
+        session.execute(diesel::sql_query("INSERT INTO parts (note) VALUES (77)")).map(drop)
+    });
     assert_eq!(status_of(&foreign), StatusCode::CONFLICT, "{foreign}");
     let swallowed = failed(&executor, |session| {
         let _ = insert(session, "twice");
@@ -99,7 +101,7 @@ impl Subscriber for Log {
 #[tokio::test]
 async fn a_problem_gives_away_no_word_of_the_database_neither_to_the_client_nor_to_the_log() {
     fn raw(sql: String) -> Result<StatusCode, Problem> {
-        Session::current()?.batch_execute(&sql)?;
+        Session::current()?.execute(diesel::sql_query(sql))?;
         Ok(StatusCode::OK)
     }
     fn panics() -> Result<(), Problem> {
