@@ -1,4 +1,4 @@
-//! Synchronous functions as routes of [axum](::axum) 0.8 (feature `axum`).
+//! Synchronous functions as routes of [axum](https://docs.rs/axum/0.8) (feature `axum`).
 //!
 //! [`Executor::handler`](crate::Executor::handler) and [`read_handler`](crate::Executor::read_handler) make an axum handler
 //! of a plain function that returns a `Result`. What it takes from the request is taken on the runtime, as always in axum:
