@@ -97,7 +97,7 @@ impl<C: SessionConnection> Worker<C> {
             let shown = self.lane.show(ask.place);
             let member = self.registry.attempt_member(&ask, &outer, |session| entry.job.run(session));
             drop(shown);
-            bench.usual.learn(ask.place, started.elapsed());
+            let took = started.elapsed();
             let member = match member {
                 Ok(member) => member,
                 Err(error) => {
@@ -105,6 +105,8 @@ impl<C: SessionConnection> Worker<C> {
                     break;
                 }
             };
+            // What others kept it waiting is not of its line.
+            bench.usual.learn(ask.place, took.saturating_sub(member.waited()));
             let (is_undone, is_whole) = (member.is_undone(), member.is_whole());
             batch.lost = member.lost();
             batch.members.push((entry, member));

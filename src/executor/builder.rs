@@ -122,7 +122,8 @@ impl<C: SessionConnection> ExecutorBuilder<C> {
         self
     }
 
-    /// How many jobs may wait, for each kind of threads. Default: 1 000.
+    /// How many jobs may wait, for each kind of threads. Default: 1 000. With 0 a job is taken only where a thread sleeps, and so
+    /// is refused between two jobs too: let it wait a little, with [`WhenFull::WaitFor`].
     pub fn queue(mut self, places: usize) -> Self {
         self.places = places;
         self

@@ -110,8 +110,12 @@ impl Calls {
         self.over.get().cloned().unwrap_or(Error::ShutDown)
     }
 
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.origin.is_elsewhere()
+    }
+
     pub(super) fn cancel(&self, ticket: Ticket) -> bool {
-        if self.origin.is_elsewhere() {
+        if self.is_elsewhere() {
             return false;
         }
         let Some(call) = self.queue.remove(ticket, |_| true) else { return false };

@@ -137,6 +137,7 @@ fn result_of<T, E: From<Error>>(got: Got<Result<T, E>>) -> Result<T, E> {
 impl<T, E> Drop for JobHandle<T, E> {
     fn drop(&mut self) {
         if let Some(spot) = self.spot.take()
+            && !spot.is_elsewhere()
             && !self.answer.is_given()
         {
             spot.cancel();

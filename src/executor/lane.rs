@@ -186,6 +186,14 @@ pub(crate) enum Spot {
 }
 
 impl Spot {
+    /// Whether it is in another process, before a fork: its locks may be held by threads that don't exist here.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        match self {
+            Self::Job(lane, _) => lane.origin.is_elsewhere(),
+            Self::Call(calls, _) => calls.is_elsewhere(),
+        }
+    }
+
     pub(crate) fn cancel(&self) -> bool {
         match self {
             Self::Job(lane, ticket) => lane.cancel(*ticket),

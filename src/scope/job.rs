@@ -136,6 +136,11 @@ impl<C: SessionConnection> Member<C> {
         self.core.was_whole()
     }
 
+    /// How long it waited for the transaction to begin.
+    pub(crate) fn waited(&self) -> Duration {
+        self.core.waited()
+    }
+
     /// What ended the shared transaction, if it noticed such a thing.
     pub(crate) fn lost(&self) -> Option<Cause> {
         self.core.lost()

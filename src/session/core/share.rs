@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use super::{Connection, Core};
 use crate::backend::{SessionConnection, Truth};
@@ -23,11 +24,19 @@ pub(super) struct Share<C: SessionConnection> {
     is_concluding: Cell<bool>,
     /// Whether this session had no savepoint, because there was nothing before it.
     was_whole: Cell<bool>,
+    /// How long it waited for the transaction to begin.
+    waited: Cell<Duration>,
 }
 
 impl<C: SessionConnection> Share<C> {
     pub(super) fn new(outer: Rc<Core<C>>) -> Self {
-        Self { outer, suspended: Cell::new(None), is_concluding: Cell::new(false), was_whole: Cell::new(false) }
+        Self {
+            outer,
+            suspended: Cell::new(None),
+            is_concluding: Cell::new(false),
+            was_whole: Cell::new(false),
+            waited: Cell::default(),
+        }
     }
 
     pub(super) fn give_back(&self, connection: Option<Connection<C>>) {
@@ -43,7 +52,9 @@ impl<C: SessionConnection> Core<C> {
         if is_first {
             // Its wait is this session's; the COMMIT is not.
             outer.set_deadline(self.deadline());
+            let started = Instant::now();
             let begun = outer.begin_now(place, 0);
+            share.waited.set(started.elapsed());
             outer.set_deadline(None);
             begun?;
             outer.wrote.set(true);
@@ -87,6 +98,11 @@ impl<C: SessionConnection> Core<C> {
 
     pub(crate) fn was_whole(&self) -> bool {
         self.share.as_ref().is_some_and(|share| share.was_whole.get())
+    }
+
+    /// How long it waited for a transaction to share.
+    pub(crate) fn waited(&self) -> Duration {
+        self.share.as_ref().map_or(Duration::ZERO, |share| share.waited.get())
     }
 
     /// What ended the transaction, as far as this session noticed.
