@@ -1,7 +1,6 @@
 //! Which of an executor's own threads wait for its jobs: a wait that could never end is refused.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lane;
 use crate::error::{Error, Result};
@@ -35,49 +34,38 @@ pub(crate) struct Waits {
     /// For each lane its number of threads.
     threads: Vec<usize>,
     open: Mutex<Vec<Wait>>,
-    ended: Condvar,
 }
-
-/// How long a wait that looks hopeless is looked at before it is refused.
-const GRACE: Duration = Duration::from_millis(100);
 
 impl Waits {
     pub(crate) fn new(executor: u64, threads: Vec<usize>) -> Arc<Self> {
-        Arc::new(Self { executor, threads, open: Mutex::default(), ended: Condvar::new() })
+        Arc::new(Self { executor, threads, open: Mutex::default() })
     }
 
     fn open(&self) -> MutexGuard<'_, Vec<Wait>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that this thread waits; nothing to note for a thread that is not one of the executor's. Refused where it would
-    /// wait for ever.
+    /// Notes that this thread waits; nothing to note for a thread that is not one of the executor's.
     pub(crate) fn begin(self: &Arc<Self>, to: Target) -> Result<Option<Waiting>> {
         let Some(from) = lane::mine(self.executor) else { return Ok(None) };
         let wait = Wait { from, to };
-        let until = Instant::now() + GRACE;
         let mut open = self.open();
-        while self.is_stuck(&open, wait) {
-            // Another's wait may have been answered without its thread having come round to say so.
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Error::WouldHang);
-            }
-            open = self.ended.wait_timeout(open, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
         open.push(wait);
+        if self.is_stuck(&open, to) {
+            open.pop();
+            return Err(Error::WouldHang);
+        }
         Ok(Some(Waiting { waits: Arc::clone(self), wait }))
     }
 
-    /// Whether nobody could ever end this wait: each who could waits for something of which that is true.
-    fn is_stuck(&self, open: &[Wait], wait: Wait) -> bool {
+    /// Whether nobody could ever end a wait for this: each who could waits for something of which that is true.
+    fn is_stuck(&self, open: &[Wait], target: Target) -> bool {
         let mut stuck = open.to_vec();
-        stuck.push(wait);
         loop {
             let before = stuck.clone();
             stuck.retain(|wait| self.is_hopeless(&before, wait.to));
             if stuck.len() == before.len() {
-                return self.is_hopeless(&stuck, wait.to);
+                return self.is_hopeless(&stuck, target);
             }
         }
     }
@@ -107,7 +95,5 @@ impl Drop for Waiting {
         if let Some(position) = open.iter().position(|wait| *wait == self.wait) {
             open.swap_remove(position);
         }
-        drop(open);
-        self.waits.ended.notify_all();
     }
 }
