@@ -1,5 +1,7 @@
 //! The completion cell: one answer, from the thread that has it to whoever waits for it, thread or task.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -16,6 +18,8 @@ struct State<T> {
     waker: Option<Waker>,
     /// How many threads wait: to wake nobody costs a system call.
     sleepers: usize,
+    /// Tells whether it is given to those who must not take this lock.
+    sign: Option<Arc<AtomicBool>>,
 }
 
 enum Value<T> {
@@ -53,7 +57,7 @@ impl<T> State<T> {
 
 impl<T> Answer<T> {
     pub(crate) fn new() -> Self {
-        let state = State { value: Value::Awaited, waker: None, sleepers: 0 };
+        let state = State { value: Value::Awaited, waker: None, sleepers: 0, sign: None };
         Self { state: Mutex::new(state), given: Condvar::new() }
     }
 
@@ -83,6 +87,9 @@ impl<T> Answer<T> {
     }
 
     fn wake(&self, mut state: MutexGuard<'_, State<T>>) {
+        if let Some(sign) = &state.sign {
+            sign.store(true, Ordering::Release);
+        }
         let waker = state.waker.take();
         let sleepers = state.sleepers;
         drop(state);
@@ -97,6 +104,13 @@ impl<T> Answer<T> {
     /// Whether it was given, taken or not.
     pub(crate) fn is_given(&self) -> bool {
         !matches!(self.state().value, Value::Awaited)
+    }
+
+    /// A sign that is true from the moment on at which it is given: before whoever waits for it has woken.
+    pub(crate) fn sign(&self) -> Arc<AtomicBool> {
+        let mut state = self.state();
+        let is_given = !matches!(state.value, Value::Awaited);
+        Arc::clone(state.sign.get_or_insert_with(|| Arc::new(AtomicBool::new(is_given))))
     }
 
     pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<Got<T>> {

@@ -1,6 +1,7 @@
 //! The calls of an `AsyncSession`, on their way to the thread that bears it.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -123,10 +124,10 @@ impl Calls {
         true
     }
 
-    pub(super) fn begin_wait(&self) -> Result<Option<Waiting>> {
+    pub(super) fn begin_wait(&self, sign: impl FnOnce() -> Arc<AtomicBool>) -> Result<Option<Waiting>> {
         self.origin.check()?;
         match self.bearer {
-            Some(seat) => self.waits.begin(Target::Seat(seat)),
+            Some(seat) => self.waits.begin(Target::Seat(seat), sign),
             None => Ok(None),
         }
     }

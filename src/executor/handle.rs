@@ -76,7 +76,7 @@ impl<T, E: From<Error>> JobHandle<T, E> {
     fn wait_until(self, until: Option<Instant>) -> std::result::Result<Result<T, E>, Self> {
         let waiting = match self.spot.as_ref().filter(|_| !self.answer.is_given()) {
             None => None,
-            Some(spot) => match spot.begin_wait() {
+            Some(spot) => match spot.begin_wait(|| self.answer.sign()) {
                 Ok(waiting) => waiting,
                 // It came meanwhile.
                 Err(_) if self.answer.is_given() => None,
@@ -118,7 +118,7 @@ impl<T, E: From<Error>> Future for JobHandle<T, E> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.answer.poll(context) {
             Poll::Ready(got) => Poll::Ready(result_of(got)),
-            Poll::Pending => match self.spot.as_ref().map(Spot::check_poll) {
+            Poll::Pending => match self.spot.as_ref().map(|spot| spot.check_poll(|| self.answer.sign())) {
                 Some(Err(error)) if !self.answer.is_given() => Poll::Ready(Err(error.into())),
                 _ => Poll::Pending,
             },

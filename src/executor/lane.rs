@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 use std::time::Instant;
@@ -201,19 +201,19 @@ impl Spot {
         }
     }
 
-    /// Before this thread waits; refused where the wait would never end.
-    pub(crate) fn begin_wait(&self) -> Result<Option<Waiting>> {
+    /// Before this thread waits; refused where the wait would never end. `sign`: turns true when the answer is there.
+    pub(crate) fn begin_wait(&self, sign: impl FnOnce() -> Arc<AtomicBool>) -> Result<Option<Waiting>> {
         match self {
             Self::Job(lane, _) => {
                 lane.origin.check()?;
-                lane.waits.begin(Target::Lane(lane.index))
+                lane.waits.begin(Target::Lane(lane.index), sign)
             }
-            Self::Call(calls, _) => calls.begin_wait(),
+            Self::Call(calls, _) => calls.begin_wait(sign),
         }
     }
 
     /// Whether this thread, if it waited, would wait for ever.
-    pub(crate) fn check_poll(&self) -> Result<()> {
-        self.begin_wait().map(drop)
+    pub(crate) fn check_poll(&self, sign: impl FnOnce() -> Arc<AtomicBool>) -> Result<()> {
+        self.begin_wait(sign).map(drop)
     }
 }

@@ -1,5 +1,6 @@
 //! Which of an executor's own threads wait for its jobs: a wait that could never end is refused.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lane;
@@ -21,10 +22,12 @@ pub(crate) enum Target {
     Seat(Seat),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Wait {
     from: Seat,
     to: Target,
+    /// Whether what it waits for is there: its thread goes on, though it may not have woken yet.
+    is_over: Arc<AtomicBool>,
 }
 
 /// The waits of an executor's threads.
@@ -45,12 +48,17 @@ impl Waits {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that this thread waits; nothing to note for a thread that is not one of the executor's.
-    pub(crate) fn begin(self: &Arc<Self>, to: Target) -> Result<Option<Waiting>> {
+    /// Notes that this thread waits; nothing to note for a thread that is not one of the executor's. `sign`: turns true when
+    /// what it waits for is there.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        to: Target,
+        sign: impl FnOnce() -> Arc<AtomicBool>,
+    ) -> Result<Option<Waiting>> {
         let Some(from) = lane::mine(self.executor) else { return Ok(None) };
-        let wait = Wait { from, to };
+        let wait = Wait { from, to, is_over: sign() };
         let mut open = self.open();
-        open.push(wait);
+        open.push(wait.clone());
         if self.is_stuck(&open, to) {
             open.pop();
             return Err(Error::WouldHang);
@@ -60,7 +68,7 @@ impl Waits {
 
     /// Whether nobody could ever end a wait for this: each who could waits for something of which that is true.
     fn is_stuck(&self, open: &[Wait], target: Target) -> bool {
-        let mut stuck = open.to_vec();
+        let mut stuck: Vec<Wait> = open.iter().filter(|wait| !wait.is_over.load(Ordering::Acquire)).cloned().collect();
         loop {
             let before = stuck.clone();
             stuck.retain(|wait| self.is_hopeless(&before, wait.to));
@@ -92,7 +100,7 @@ pub(crate) struct Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut open = self.waits.open();
-        if let Some(position) = open.iter().position(|wait| *wait == self.wait) {
+        if let Some(position) = open.iter().position(|wait| Arc::ptr_eq(&wait.is_over, &self.wait.is_over)) {
             open.swap_remove(position);
         }
     }

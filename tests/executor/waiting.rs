@@ -174,3 +174,34 @@ fn dropping_the_executor_refuses_the_queue_and_waits_for_nobody() {
     held.end();
     assert!(stored(&registry).is_empty());
 }
+
+/// Between an answer and the moment at which who waited for it wakes, its thread is as good as free.
+#[test]
+fn who_has_its_answer_and_has_not_woken_yet_is_not_counted_among_those_that_wait() {
+    let database = Database::new();
+    let registry = database.registry_with(|builder| builder.max_size(5));
+    let executor = Executor::builder(registry).threads(2).readers(0).async_sessions(0).build().unwrap();
+    for round in 0..500 {
+        let both = Arc::new(Barrier::new(2));
+        let (handles, handed) = mpsc::channel::<diesel_session::JobHandle<(), Error>>();
+        let here = Arc::clone(&both);
+        let waits = executor.run(move |_| -> Result<()> {
+            here.wait();
+            handed.recv().unwrap().wait()
+        });
+        let (end, ended) = mpsc::channel::<()>();
+        let awaited = executor.run(move |_| -> Result<()> {
+            both.wait();
+            let _ = ended.recv();
+            Ok(())
+        });
+        handles.send(awaited).unwrap();
+        let inner = executor.clone();
+        // Begins on the thread that has just given the answer.
+        let next = executor.run(move |_| -> Result<()> { inner.run(|_| -> Result<()> { Ok(()) }).wait() });
+        drop(end);
+        waits.wait().unwrap();
+        let answer = next.wait();
+        assert!(answer.is_ok(), "round {round}: {answer:?}");
+    }
+}
