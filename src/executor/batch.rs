@@ -158,7 +158,10 @@ impl<C: SessionConnection> Worker<C> {
             }
         }
         for (entry, member) in members {
+            // Its hooks may take their time.
+            let shown = self.lane.show(entry.job.header.place);
             let end = member.conclude(&fate, is_only);
+            drop(shown);
             self.settle(entry, end);
         }
     }

@@ -223,3 +223,27 @@ fn a_job_that_lost_its_commit_is_not_told_ok_when_it_can_not_be_run_again_becaus
         assert_eq!(crate::tools::stored_in(&database.url), [0_i64; 0]);
     }
 }
+
+#[test]
+fn a_hook_that_takes_its_time_is_seen_to_run_and_is_named_by_the_shutdown() {
+    for stand in [Stand::new(), Stand::with(|executor| executor)] {
+        let (end, ended) = mpsc::channel::<()>();
+        let (begun, begins) = mpsc::channel();
+        let slow = stand.executor.run(move |session| -> Result<(), Error> {
+            insert(session, 1)?;
+            session.on_commit(move || {
+                begun.send(()).unwrap();
+                let _ = ended.recv();
+            })?;
+            Ok(())
+        });
+        begins.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(stand.executor.inspect().running(), 1);
+        match stand.executor.shutdown(Duration::ZERO) {
+            Err(Error::NotDrained { running, .. }) => assert_eq!(running.len(), 1),
+            other => panic!("{other:?}"),
+        }
+        drop(end);
+        answer(slow).unwrap();
+    }
+}
