@@ -48,7 +48,8 @@ fn turn<C: SessionConnection>(core: &Rc<Core<C>>, place: Place, f: impl FnOnce(&
             Err(panic) => Some(core.after_a_panic_at_its_end(place, text_of(panic))),
         },
         Ok(false) => {
-            core.decide_after_error();
+            // Asks the policy, which is code of the user's.
+            quietly(|| core.decide_after_error());
             None
         }
         Err(panic) => Some(Error::JobPanicked { at: place, message: text_of(panic) }),
@@ -164,7 +165,7 @@ impl<C: SessionConnection> Member<C> {
             Fate::Unknown(cause) => Some(Error::CommitUnknown { cause: cause.clone() }),
         };
         if let Some(error) = &error {
-            self.core.decide_again(error);
+            quietly(|| self.core.decide_again(error));
         }
         // On the stack, so that hooks find a session that is in its hooks.
         let pushed = Pushed::new(self.registry.inner.id, Rc::clone(&self.core));

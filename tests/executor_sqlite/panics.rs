@@ -372,3 +372,38 @@ fn a_future_dropped_in_the_middle_of_its_job_lets_it_end_and_a_waker_may_panic()
         assert_eq!(stand.stored(), [1, 2]);
     }
 }
+
+#[test]
+fn a_retry_policy_that_panics_ends_its_own_job_alone_with_what_that_said() {
+    for stand in stands() {
+        let policy = RetryPolicy::new(3).also(|_| panic!("asked"));
+        let badly = |number: i64, statement: &'static str| {
+            stand.executor.run_with(TransactionOptions::new().retry(policy), move |session| {
+                insert(session, number)?;
+                session.batch_execute(statement)
+            })
+        };
+        let well = |number: i64| stand.executor.run(move |session| insert(session, number));
+        answer(well(1)).unwrap();
+        answer(badly(2, "SELECT 1")).unwrap();
+        let (before, bad, after) =
+            stand.queued(|| (well(10), badly(11, "INSERT INTO keys VALUES ('taken')"), well(12)));
+        answer(before).unwrap();
+        let told = answer(bad);
+        assert!(matches!(told, Err(Error::Statement(_))), "{told:?}");
+        answer(after).unwrap();
+        assert_eq!(stand.stored(), [1, 2, 10, 12]);
+        let work = stand.work();
+        assert_eq!(work.submitted, work.succeeded + work.failed);
+        // What loses the transaction is told to all, and the policies are asked about that too.
+        let handles = stand.queued(|| {
+            let culprit = badly(20, "INSERT OR ROLLBACK INTO keys VALUES ('taken')");
+            [badly(21, "SELECT 1"), culprit, badly(22, "SELECT 1")]
+        });
+        for handle in handles {
+            let told = answer(handle);
+            assert!(!matches!(told, Err(Error::ShutDown)), "{told:?}");
+        }
+        stand.check_serves();
+    }
+}
