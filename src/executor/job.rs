@@ -55,6 +55,8 @@ pub(crate) struct Job {
     work: Box<dyn Work>,
     /// Whether the closure's last run returned `Ok`.
     pub(crate) is_ok: bool,
+    /// Of one that is to be run again: what stands for the last run's own answer, should there be no other.
+    pub(crate) instead: Option<Error>,
 }
 
 /// What a job does, and how it answers.
@@ -81,7 +83,7 @@ impl Job {
     }
 
     pub(super) fn of(header: Header, work: impl Work + 'static) -> Self {
-        Self { header, work: Box::new(work), is_ok: false }
+        Self { header, work: Box::new(work), is_ok: false, instead: None }
     }
 
     /// Runs the closure; says whether it returned `Ok`. What it returned is kept until the answer goes out.

@@ -151,6 +151,19 @@ impl Lane {
             .collect()
     }
 
+    /// Answers a job that will not be run, or not again.
+    pub(crate) fn refuse(&self, mut job: Job, error: Error) {
+        if job.header.has_begun {
+            count(&self.counts.failed);
+            // What its last attempt said.
+            let instead = job.instead.take();
+            job.answer(instead);
+        } else {
+            count(&self.counts.refused);
+            job.answer(Some(error));
+        }
+    }
+
     fn cancel(&self, ticket: Ticket) -> bool {
         // Its lock may be held by a thread that does not exist here.
         if self.origin.is_elsewhere() {

@@ -174,9 +174,8 @@ impl Shell {
         let mut refused = 0;
         for lane in &self.lanes {
             for job in lane.queue.close() {
-                count(&lane.counts.refused);
                 refused += 1;
-                job.answer(Some(Error::ShutDown));
+                lane.refuse(job, Error::ShutDown);
             }
         }
         refused

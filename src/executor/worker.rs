@@ -105,10 +105,9 @@ impl<C: SessionConnection> Worker<C> {
                 times.deadline = None;
                 times.room_until = None;
                 times.not_before = Instant::now().checked_add(pause).filter(|_| pause > Duration::ZERO);
+                job.instead = instead;
                 if let Err(job) = self.lane.queue.push_again(Entry { ticket, job, times }) {
-                    count(&counts.failed);
-                    // What its last attempt said.
-                    job.answer(instead);
+                    self.lane.refuse(job, Error::ShutDown);
                 }
             }
         }

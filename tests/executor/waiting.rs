@@ -3,7 +3,7 @@
 use std::sync::{Arc, Barrier, mpsc};
 use std::time::{Duration, Instant};
 
-use diesel_session::{Error, Executor, Result, TransactionOptions, WhenFull};
+use diesel_session::{Error, Executor, Result, RetryPolicy, TransactionOptions, WhenFull};
 
 use super::db::{Conn, Database, insert, stored};
 
@@ -204,4 +204,39 @@ fn who_has_its_answer_and_has_not_woken_yet_is_not_counted_among_those_that_wait
         let answer = next.wait();
         assert!(answer.is_ok(), "round {round}: {answer:?}");
     }
+}
+
+/// Fails its first attempt, and comes again only after minutes.
+fn comes_again_late(executor: &Executor<Conn>) -> diesel_session::JobHandle<usize> {
+    let pause = Duration::from_secs(600);
+    let policy = RetryPolicy::new(2).backoff(pause, pause).also(|_| true);
+    let submit = || {
+        executor.run_with(TransactionOptions::new().retry(policy), |session| {
+            insert(session, "twice")?;
+            insert(session, "twice")
+        })
+    };
+    let started = Instant::now();
+    let mut handle = submit();
+    // Without places it is refused until the thread has come to the queue.
+    while handle.is_finished() && started.elapsed() < Duration::from_secs(20) {
+        handle = submit();
+    }
+    while executor.inspect().lanes[0].retried == 0 || executor.inspect().queued() == 0 {
+        assert!(started.elapsed() < Duration::from_secs(20));
+        std::thread::yield_now();
+    }
+    handle
+}
+
+#[test]
+fn a_job_that_waits_for_its_next_attempt_is_told_at_the_shutdown_what_its_last_one_was() {
+    let database = Database::new();
+    let executor = executor(&database);
+    let late = comes_again_late(&executor);
+    assert!(matches!(executor.shutdown(Duration::ZERO), Err(Error::NotDrained { .. })));
+    let told = late.wait();
+    assert!(matches!(told, Err(Error::Statement(_))), "{told:?}");
+    let work = &executor.inspect().lanes[0];
+    assert_eq!((work.submitted, work.failed), (1, 1));
 }
