@@ -93,8 +93,9 @@ impl<J> Queue<J> {
             return Pushed::Closed(job);
         }
         let queued = state.entries.len();
-        // A place is only needed by what nobody is about to serve.
-        if queued >= state.places + state.sleepers && !may_stand {
+        // A place is only needed by what nobody is about to serve; who waits for its next attempt keeps no thread.
+        let is_full = queued >= state.places + state.sleepers && !state.has_a_thread_to_spare();
+        if is_full && !may_stand {
             return Pushed::Full(job, queued);
         }
         let ticket = state.next;
@@ -249,6 +250,16 @@ enum Due {
 }
 
 impl<J> State<J> {
+    /// Whether more threads wait for work than there are jobs that wait for nothing but a thread.
+    fn has_a_thread_to_spare(&self) -> bool {
+        if self.sleepers == 0 {
+            return false;
+        }
+        let now = Instant::now();
+        let is_ready = |entry: &&Entry<J>| entry.times.not_before.is_none_or(|at| at <= now);
+        self.entries.iter().filter(is_ready).count() < self.sleepers
+    }
+
     fn due(&self, now: impl Fn() -> Instant) -> Due {
         let mut first = None;
         for (position, entry) in self.entries.iter().enumerate() {

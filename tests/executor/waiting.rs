@@ -230,6 +230,23 @@ fn comes_again_late(executor: &Executor<Conn>) -> diesel_session::JobHandle<usiz
 }
 
 #[test]
+fn a_job_that_waits_for_its_next_attempt_takes_no_place_from_one_that_a_thread_is_free_for() {
+    let database = Database::new();
+    let executor = Executor::builder(database.registry()).threads(1).queue(0).build().unwrap();
+    let late = comes_again_late(&executor);
+    let started = Instant::now();
+    loop {
+        match executor.run(|session| insert(session, "now")).wait() {
+            Ok(_) => break,
+            // Its thread is still on its way back to the queue.
+            Err(error) => assert!(started.elapsed() < Duration::from_secs(20), "{error}"),
+        }
+    }
+    assert_eq!(stored(executor.registry()), ["now"]);
+    drop(late);
+}
+
+#[test]
 fn a_job_that_waits_for_its_next_attempt_is_told_at_the_shutdown_what_its_last_one_was() {
     let database = Database::new();
     let executor = executor(&database);
