@@ -19,8 +19,8 @@ impl<C: SessionConnection> Session<C> {
     /// Queries through the session flush first, and so do `commit` and `begin_nested`.
     ///
     /// # Errors
-    /// What the database answered. [`Error::StaleData`] where rows were not as the session knew them. Either fails the
-    /// frame: `rollback()` undoes it, and until then everything that waited still does. [`Error::WriteGuardAlive`] while a
+    /// What the database answered. [`Error::StaleData`](crate::Error::StaleData) where rows were not as the session knew them. Either fails the
+    /// frame: `rollback()` undoes it, and until then everything that waited still does. [`Error::WriteGuardAlive`](crate::Error::WriteGuardAlive) while a
     /// guard lives: nothing is sent.
     #[track_caller]
     pub fn flush(&self) -> Result<()> {
