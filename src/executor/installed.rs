@@ -31,19 +31,24 @@ static INSTALLED: RwLock<Vec<Installed>> = RwLock::new(Vec::new());
 
 impl<C: SessionConnection> Executor<C> {
     /// Makes this the executor of `#[on_database_thread]` functions, for the rest of the process's life or until it is
-    /// [shut down](Executor::shutdown).
+    /// [shut down](Executor::shutdown): then another one can take its place.
     ///
     /// # Errors
-    /// [`Error::ExecutorInstalled`] if there is one for this connection type.
+    /// [`Error::ExecutorInstalled`] if there is one for this connection type that is not shut down.
     pub fn install(self) -> Result<()> {
         self.inner.shell.origin.check()?;
+        // Before the lock, to be dropped after it: what they own is the user's.
+        let over: Vec<Installed>;
         let mut installed = INSTALLED.write().unwrap_or_else(PoisonError::into_inner);
+        over = installed.extract_if(.., |known| known.shell.is_shut_down()).collect();
         let connection = TypeId::of::<C>();
         if installed.iter().any(|known| known.connection == connection) {
             return Err(Error::ExecutorInstalled);
         }
         let shell = Arc::clone(&self.inner.shell);
         installed.push(Installed { connection, shell, check: UnitOptions::check_for_a_job::<C>, owner: self.inner });
+        drop(installed);
+        drop(over);
         Ok(())
     }
 

@@ -134,6 +134,12 @@ impl Shell {
         !crew.is_shut_down
     }
 
+    /// Whether it is at its end for good, though a job may still run.
+    pub(crate) fn is_shut_down(&self) -> bool {
+        // Its lock may be held by a thread that does not exist in a forked child.
+        !self.origin.is_elsewhere() && self.crew().is_shut_down
+    }
+
     /// A thread has ended, or could not be started.
     pub(crate) fn leave(&self) {
         self.crew().alive -= 1;
