@@ -7,7 +7,8 @@
 //!
 //! * **`Ok` with a status below 400 is committed before the answer goes out.** If the commit fails, its error is the answer,
 //!   by the function's own `From<Error>`.
-//! * **`Err`, and an `Ok` that turns out to be 400 or above, is rolled back.**
+//! * **`Err`, and an `Ok` that turns out to be 400 or above, is rolled back.** So is an informational status (below 200),
+//!   which can't be an answer, but for 101.
 //! * **A panic** is rolled back and answered with what the function's error type makes of
 //!   [`Error::JobPanicked`](crate::Error::JobPanicked).
 //! * **Overload is 503 with `Retry-After`**, with the body that the error type makes: the queue is full, there is no

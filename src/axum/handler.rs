@@ -137,9 +137,11 @@ where
     if is_good(&response) { Ok(response) } else { Err(Instead::Response(Box::new(response))) }
 }
 
-/// Whether this answer says that what was asked for is done.
+/// Whether this answer says that what was asked for is done. Of the informational ones only 101 is an answer; of the others
+/// the server makes a 500.
 pub(super) fn is_good(response: &Response) -> bool {
-    response.status().as_u16() < StatusCode::BAD_REQUEST.as_u16()
+    let status = response.status();
+    status.is_success() || status.is_redirection() || status == StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// An error's response, which says when to come again where there was no room or no time.

@@ -29,7 +29,8 @@ use crate::place::Place;
 /// safe methods it only reads. When the inner service has answered, the layer ends it:
 ///
 /// * A status below 400: **committed before the answer goes out**. If the commit fails, its error is the answer, by `E`.
-/// * 400 or above, an error of the inner service, a panic, a client that goes away: rolled back.
+/// * 400 or above, an informational status other than 101, an error of the inner service, a panic, a client that goes away:
+///   rolled back.
 ///
 /// The answer's body may still be under way when the session has ended, so a body that is made bit by bit can't use it.
 ///

@@ -96,11 +96,11 @@ async fn an_answer_below_400_is_committed_and_every_other_and_every_err_is_rolle
     let router: Router = Router::new()
         .route("/", post(executor.handler(insert_and_answer)))
         .route("/err", post(executor.handler(insert_and_fail)));
-    for status in ["200", "204", "303", "399", "400", "404", "409", "500", "503"] {
+    for status in ["100", "101", "103", "200", "204", "303", "399", "400", "404", "409", "500", "503"] {
         assert_eq!(super::post(&router, "/", status).await.as_str(), status);
     }
     assert_eq!(super::post(&router, "/err", "").await, StatusCode::SEE_OTHER);
-    assert_eq!(stored(executor.registry()), ["200", "204", "303", "399"]);
+    assert_eq!(stored(executor.registry()), ["101", "200", "204", "303", "399"]);
 }
 
 #[tokio::test]
