@@ -3,7 +3,8 @@
 //! [`Executor::handler`](crate::Executor::handler) and [`read_handler`](crate::Executor::read_handler) make an axum handler
 //! of a plain function that returns a `Result`. What it takes from the request is taken on the runtime, as always in axum:
 //! a client that sends its body slowly holds no database thread. The function then runs as one job of the executor, where
-//! [`Session::current()`](crate::Session::current) is the request's session.
+//! [`Session::current()`](crate::Session::current) is the request's session. The runtime, where it is tokio's, is at hand there
+//! too: `tokio::spawn`, `WebSocketUpgrade::on_upgrade` and `Sse::keep_alive` work.
 //!
 //! * **`Ok` with a status below 400 is committed before the answer goes out.** If the commit fails, its error is the answer,
 //!   by the function's own `From<Error>`.

@@ -9,6 +9,7 @@ use ::axum::extract::Request;
 use ::axum::handler::Handler;
 use ::axum::http::{HeaderValue, StatusCode, header};
 use ::axum::response::{IntoResponse, Response};
+use tokio::runtime;
 
 use super::function::UnitFunction;
 use crate::backend::SessionConnection;
@@ -93,8 +94,14 @@ where
                 Ok(arguments) => arguments,
                 Err(refused) => return refused,
             };
+            // What makes a response may want the runtime that will send it: a WebSocket's task, the timer of Sse.
+            let runtime = runtime::Handle::try_current().ok();
+            let job = move |session: &Session<C>| {
+                let _entered = runtime.as_ref().map(runtime::Handle::enter);
+                answer(session, || function.call(arguments))
+            };
             // From here on nothing of this future's is needed: dropped, it takes back a job that has not begun.
-            match executor.run_at(options, place, move |session| answer(session, || function.call(arguments))).await {
+            match executor.run_at(options, place, job).await {
                 Ok(response) => response,
                 Err(Instead::Response(response)) => *response,
                 Err(Instead::Error(error)) => {

@@ -135,3 +135,24 @@ async fn the_current_session_in_a_function_is_its_requests_own() {
     assert_ne!(first, second, "each request has a session of its own");
     assert!(stored(executor.registry()).is_empty());
 }
+
+#[tokio::test]
+async fn a_function_finds_the_runtime_of_its_request() {
+    let (told, tells) = tokio::sync::oneshot::channel();
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Some(told)));
+    let later = move || -> Result<StatusCode> {
+        let told = told.lock().unwrap().take().unwrap();
+        // As a WebSocket's upgrade and the timer of server-sent events do.
+        let timer = tokio::time::sleep(std::time::Duration::from_millis(1));
+        tokio::spawn(async move {
+            timer.await;
+            told.send(()).unwrap();
+        });
+        Ok(StatusCode::ACCEPTED)
+    };
+    let database = Database::new();
+    let executor = Executor::new(database.registry()).unwrap();
+    let router: Router = Router::new().route("/", get(executor.handler(later)));
+    assert_eq!(ask(&router, Method::GET, "/", "").await.status(), StatusCode::ACCEPTED);
+    tells.await.unwrap();
+}
