@@ -330,10 +330,10 @@ impl<C: SessionConnection> Engine<C> {
                 Err(silence) => (inner.connector.refused(&silence), false),
             };
             if !is_passing || Instant::now() + VERIFY_AGAIN >= deadline {
-                tracing::warn!(%error, "the outcome of a commit could not be found out");
+                tracing::warn!(error = error.for_the_log(), "the outcome of a commit could not be found out");
                 return Verdict::Unknown;
             }
-            tracing::debug!(%error, "the outcome of a commit is not known yet");
+            tracing::debug!(error = error.for_the_log(), "the outcome of a commit is not known yet");
             std::thread::sleep(VERIFY_AGAIN);
         }
     }

@@ -1,5 +1,7 @@
 //! What can go wrong, with its cause, its place and what to do about it.
 
+mod logged;
+
 use std::borrow::Cow;
 
 use std::sync::Arc;

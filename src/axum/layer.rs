@@ -198,7 +198,7 @@ impl<C: SessionConnection> InUse<C> {
             },
             State::Open(session) => {
                 if let Err(error) = session.rollback().await {
-                    tracing::debug!(%error, "the session of a request was rolled back before");
+                    tracing::debug!(error = error.for_the_log(), "the session of a request was rolled back before");
                 }
                 response
             }

@@ -6,7 +6,7 @@ use ::axum::http::{HeaderValue, StatusCode, header};
 use ::axum::response::{IntoResponse, Response};
 
 use super::handler::RETRY_AFTER;
-use crate::error::{Error, ErrorClass, Failure, Reason};
+use crate::error::{Error, ErrorClass, Reason};
 
 /// The HTTP status of an error, for error types that have their own body.
 ///
@@ -103,8 +103,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status();
         match status {
-            StatusCode::INTERNAL_SERVER_ERROR => tracing::error!(error = for_the_log(&self.0), "a request failed"),
-            StatusCode::SERVICE_UNAVAILABLE => tracing::warn!(error = for_the_log(&self.0), "a request was put off"),
+            StatusCode::INTERNAL_SERVER_ERROR => tracing::error!(error = self.0.for_the_log(), "a request failed"),
+            StatusCode::SERVICE_UNAVAILABLE => tracing::warn!(error = self.0.for_the_log(), "a request was put off"),
             _ => {}
         }
         let title = status.canonical_reason().unwrap_or_default();
@@ -128,44 +128,4 @@ fn detail(status: StatusCode, class: ErrorClass) -> &'static str {
         (_, ErrorClass::Ambiguous) => "nobody knows whether this was stored: look before you try again",
         _ => "internal error",
     }
-}
-
-/// What may be logged of an error: everything but words that are not this crate's, in which values and passwords stand.
-fn for_the_log(error: &Error) -> String {
-    if let Some(failure) = error.failure() {
-        return format!("{} ({})", name(error), facts(failure));
-    }
-    match error {
-        Error::JobPanicked { at, .. } => format!("the job submitted at {at} panicked"),
-        Error::Connect { url, .. } => format!("could not connect to {url}"),
-        Error::PoolTimeout { waited, holders, .. } => {
-            format!("no connection within {waited:?}; connections are held by:\n{holders}")
-        }
-        Error::Bulk { row, source } => format!("row {row} of the input: {}", for_the_log(source)),
-        Error::Migration(_) | Error::RowGone { .. } | Error::StaleData { .. } => name(error),
-        _ => match error.cause().map(crate::Cause::reason) {
-            Some(Reason::Refused(inner)) => format!("{}: {}", name(error), for_the_log(inner)),
-            _ => error.to_string(),
-        },
-    }
-}
-
-/// The name of the error's variant.
-fn name(error: &Error) -> String {
-    let mut name = format!("{error:?}");
-    name.truncate(name.find(|c: char| !c.is_alphanumeric()).unwrap_or(name.len()));
-    name
-}
-
-fn facts(failure: &Failure) -> String {
-    let mut facts = format!("class {:?}, statement at {}", failure.class(), failure.place());
-    if let diesel::result::Error::DatabaseError(kind, info) = failure.error() {
-        facts.push_str(&format!(", {kind:?}"));
-        for (what, known) in [("constraint", info.constraint_name()), ("table", info.table_name())] {
-            if let Some(known) = known {
-                facts.push_str(&format!(", {what} {known}"));
-            }
-        }
-    }
-    facts
 }

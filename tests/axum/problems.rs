@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use axum::routing::post;
 use diesel::prelude::*;
 use diesel_session::axum::{Problem, status_of};
-use diesel_session::{Error, Executor, Result};
+use diesel_session::{Error, Executor, Result, RetryPolicy, TransactionOptions};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -98,6 +98,10 @@ impl Subscriber for Log {
     fn exit(&self, _: &Id) {}
 }
 
+fn failing_in_a_hook() -> Result<()> {
+    Session::registry()?.transaction(|session| session.batch_execute("SELECT canary FROM canary"))
+}
+
 #[tokio::test]
 async fn a_problem_gives_away_no_word_of_the_database_neither_to_the_client_nor_to_the_log() {
     fn raw(sql: String) -> Result<StatusCode, Problem> {
@@ -129,7 +133,19 @@ async fn a_problem_gives_away_no_word_of_the_database_neither_to_the_client_nor_
         assert_eq!(json["status"], status.as_u16());
         assert!(!text.contains("canary"), "{text}");
     }
+    // Nor does what is told of an attempt that failed, or of a hook.
+    let policy = RetryPolicy::new(2).also(|_| true);
+    let again = executor.run_with(TransactionOptions::new().retry(policy), |session| {
+        session.batch_execute("SELECT canary FROM canary")
+    });
+    again.wait().unwrap_err();
+    let hooked = executor.run(|session| -> Result<_> {
+        session.on_commit(failing_in_a_hook)?;
+        session.batch_execute("SELECT 1")
+    });
+    hooked.wait().unwrap();
     let logged = LOGGED.lock().unwrap();
+    assert!(logged.contains("run again") && logged.contains("a hook failed"), "{logged}");
     assert!(logged.contains("statement at tests/axum/problems.rs"), "where it was is logged: {logged}");
     assert!(!logged.contains("canary"), "{logged}");
 }

@@ -50,7 +50,13 @@ impl<C: SessionConnection> Core<C> {
         if self.left().is_some_and(|left| left <= pause) {
             return;
         }
-        tracing::debug!(session = self.id, attempt = attempt.number, ?pause, %error, "the unit of work is run again");
+        tracing::debug!(
+            session = self.id,
+            attempt = attempt.number,
+            ?pause,
+            error = error.for_the_log(),
+            "the unit of work is run again"
+        );
         self.again_after.set(Some(pause));
     }
 

@@ -59,7 +59,8 @@ impl<C: SessionConnection> Core<C> {
                 crate::testing::kept(hook, outcome).and_then(|hook| hook.run(outcome))
             };
             if let Some(error) = error {
-                tracing::error!(session = self.id, error = %error, "a hook failed");
+                // Its words may be the database's, with values of rows: they are in the report.
+                tracing::error!(session = self.id, registered_at = %error.place(), "a hook failed");
                 if let Some(table) = self.table() {
                     table.hook_failed();
                 }
