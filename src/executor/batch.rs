@@ -81,6 +81,11 @@ struct Batch<C: SessionConnection> {
 }
 
 impl<C: SessionConnection> Worker<C> {
+    /// Whether a job may be in a batch.
+    pub(super) fn may_share(&self, group: GroupCommit, header: &Header) -> bool {
+        group.takes(header) && (!header.asked || self.registry.shares_plainly())
+    }
+
     /// Runs a job, and with it those that wait and fit.
     pub(super) fn serve_batch(&self, group: GroupCommit, first: Entry<Job>, bench: &mut Bench) {
         let place = first.job.header.place;
@@ -122,7 +127,7 @@ impl<C: SessionConnection> Worker<C> {
             if batch.members.len() < group.max_jobs {
                 next = self.lane.queue.next_now(|job| {
                     let usual = bench.usual.of(job.header.place);
-                    group.takes(&job.header)
+                    self.may_share(group, &job.header)
                         && job.header.late().is_none()
                         && usual.is_some_and(|usual| age + usual <= group.max_delay)
                 });

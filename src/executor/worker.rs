@@ -70,7 +70,9 @@ impl<C: SessionConnection> Worker<C> {
             return entry.job.answer(Some(error));
         }
         match self.group {
-            Some(group) if bench.alone == 0 && group.takes(&entry.job.header) => self.serve_batch(group, entry, bench),
+            Some(group) if bench.alone == 0 && self.may_share(group, &entry.job.header) => {
+                self.serve_batch(group, entry, bench)
+            }
             _ => self.serve_alone(entry, bench),
         }
     }

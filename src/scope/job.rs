@@ -100,6 +100,13 @@ impl<C: SessionConnection> ScopedSession<C> {
         Ok(Core::new(Some(self.inner.engine.clone()), template, None, None, place, Whence::Engine))
     }
 
+    /// Whether a transaction that jobs share gives what a job with options of its own has: that of a registry which was told
+    /// to make others does not.
+    pub(crate) fn shares_plainly(&self) -> bool {
+        let transaction = self.inner.template().options.transaction.in_a_transaction();
+        UnitOptions::from(transaction).may_share()
+    }
+
     /// One attempt of a job in a transaction that it shares: ended as far as it can be before that is.
     pub(crate) fn attempt_member(
         &self,

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use diesel_session::testing::{Call, Fault};
-use diesel_session::{BeginMode, Error, GroupCommit, JobHandle, RetryPolicy, TransactionOptions};
+use diesel_session::{BeginMode, Error, GroupCommit, JobHandle, RetryPolicy, TransactionOptions, read_only};
 
 use crate::db::Session;
 use crate::kinds::insert;
@@ -246,4 +246,26 @@ fn a_hook_that_takes_its_time_is_seen_to_run_and_is_named_by_the_shutdown() {
         drop(end);
         answer(slow).unwrap();
     }
+}
+
+#[test]
+fn a_job_with_options_of_its_own_has_them_though_the_registry_was_told_otherwise() {
+    let stand = Stand::new();
+    stand.registry().configure(|options| options.transaction(read_only())).unwrap();
+    let retried = |number: i64| {
+        let options = TransactionOptions::new().retry(RetryPolicy::new(2));
+        stand.executor.run_with(options, move |session| insert(session, number))
+    };
+    answer(retried(1)).unwrap();
+    let timed = |number: i64| {
+        let options = TransactionOptions::new().timeout(PATIENCE);
+        stand.executor.run_with(options, move |session| insert(session, number))
+    };
+    answer(timed(2)).unwrap();
+    let reading = || stand.executor.run(|session| insert(session, 3));
+    let (reads, retried, timed) = stand.queued(|| (reading(), retried(4), timed(5)));
+    assert!(matches!(answer(reads), Err(Error::ReadOnly)));
+    answer(retried).unwrap();
+    answer(timed).unwrap();
+    assert_eq!(stand.stored(), [1, 2, 4, 5]);
 }
