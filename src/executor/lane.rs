@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 use std::time::Instant;
@@ -50,6 +50,8 @@ pub(crate) struct Lane {
     pub(crate) origin: Origin,
     /// What shows that the thread that writes waits for a writer outside.
     lock: Option<Arc<LockClock>>,
+    /// How many of its threads have died with nobody to take their place.
+    vacant: AtomicUsize,
     /// What each thread does now.
     running: Mutex<Vec<Running>>,
 }
@@ -117,6 +119,7 @@ impl Lane {
             waits: Arc::clone(waits),
             origin: Origin::here(),
             lock,
+            vacant: AtomicUsize::new(0),
             running: Mutex::default(),
         }
     }
@@ -149,6 +152,15 @@ impl Lane {
             .iter()
             .map(|running| Holder::new(running.thread.id(), running.thread.name(), running.place, running.since))
             .collect()
+    }
+
+    /// A thread has died with nobody to take its place: without any left, what waits and what comes is refused.
+    pub(crate) fn vacate(&self) {
+        if self.vacant.fetch_add(1, Ordering::AcqRel) + 1 >= self.threads {
+            for job in self.queue.close() {
+                self.refuse(job, Error::ShutDown);
+            }
+        }
     }
 
     /// Answers a job that will not be run, or not again.

@@ -1,5 +1,6 @@
 //! A database thread: runs one job after another, each in a session of its own.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -136,6 +137,16 @@ pub(super) struct Bench {
     pub(super) usual: Usual,
 }
 
+fn tell(replaced: Result<()>) {
+    let thread = std::thread::current();
+    match replaced {
+        Ok(()) => tracing::error!(thread = thread.name(), "a database thread died: another one takes its place"),
+        Err(error) => {
+            tracing::error!(thread = thread.name(), %error, "a database thread died, and nothing took its place")
+        }
+    }
+}
+
 /// Puts another thread in the place of one that dies.
 struct Heir<'a, C: SessionConnection> {
     worker: &'a Worker<C>,
@@ -145,13 +156,12 @@ struct Heir<'a, C: SessionConnection> {
 impl<C: SessionConnection> Drop for Heir<'_, C> {
     fn drop(&mut self) {
         if self.is_needed {
-            tracing::error!(
-                thread = std::thread::current().name(),
-                "a database thread died: another one takes its place"
-            );
-            if let Err(error) = self.worker.clone().start() {
-                tracing::error!(%error, "no thread in the place of one that died");
+            let replaced = self.worker.clone().start();
+            if replaced.is_err() {
+                self.worker.lane.vacate();
             }
+            // It may be the log that this thread died of.
+            let _ = catch_unwind(AssertUnwindSafe(|| tell(replaced)));
         }
         self.worker.shell.leave();
     }
