@@ -155,12 +155,10 @@ impl<C: SessionConnection> Worker<C> {
         outer.close(place);
         drop(shown);
         let is_only = members.len() == 1;
-        if !matches!(fate, Fate::Stored) {
+        if !is_only && !matches!(fate, Fate::Stored) {
             count(&self.lane.counts.lost_batches);
             tracing::warn!(jobs = members.len(), "a transaction that jobs shared was lost");
-            if !is_only {
-                bench.alone = members.len();
-            }
+            bench.alone = members.len();
         }
         for (entry, member) in members {
             // Its hooks may take their time.

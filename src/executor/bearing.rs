@@ -145,7 +145,7 @@ impl<C: SessionConnection> Bearing<C> {
     }
 }
 
-const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+pub(super) const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Gives the session to who asked for it. Dropped if nobody takes it, which ends it.
 fn hand_out<C: SessionConnection>(answer: Asked<C>, session: AsyncSession<C>) {

@@ -148,6 +148,11 @@ impl<C: SessionConnection> ExecutorBuilder<C> {
     ///
     /// So a job must not wait for something that its caller does only when an earlier job is answered: both may be in one batch.
     ///
+    /// Nor must it, before its own session's first statement, wait for another transaction that writes to the file, be it one
+    /// in the job ([`Propagation::RequiresNew`](crate::Propagation::RequiresNew), a session of its own) or another
+    /// thread's: alone that goes well, but behind another job of a batch the write lock is taken. Submit such a job with
+    /// [`begin_mode`](crate::TransactionOptions::begin_mode), so that it is alone.
+    ///
     /// Reads, and jobs that ask for options of their own other than a time-out, are always alone.
     pub fn group_commit(mut self, group: GroupCommit) -> Self {
         self.group = Some(group);

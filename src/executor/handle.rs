@@ -53,9 +53,13 @@ impl<T, E: From<Error>> JobHandle<T, E> {
     ///
     /// # Errors
     /// The job's own; what its commit answered; [`Error::JobPanicked`]; [`Error::JobCancelled`]; what refused it before it
-    /// began: [`Error::QueueFull`], [`Error::DeadlineExceeded`], [`Error::LockedOutside`], [`Error::ShutDown`]; [`Error::BatchRolledBack`] under group
-    /// commit. [`Error::WouldHang`], with the job cancelled, on one of the executor's own threads where every thread that
-    /// could serve it would then be waiting.
+    /// began: [`Error::QueueFull`], [`Error::DeadlineExceeded`], [`Error::LockedOutside`], [`Error::ShutDown`];
+    /// [`Error::BatchRolledBack`] under group commit. [`Error::WouldHang`] on one of the executor's own threads where every
+    /// thread that could serve it would then be waiting: the job is then cancelled, but one that has begun goes on to its
+    /// end, and may commit.
+    ///
+    /// Not looked at are waits across executors, and what the waiting thread holds: on SQLite, in a transaction that has
+    /// written, waiting for a job that writes too ends with the job's [`Error::GateTimeout`], which names this thread.
     pub fn wait(self) -> Result<T, E> {
         match self.wait_until(None) {
             Ok(result) => result,
@@ -111,6 +115,9 @@ impl<T, E> JobHandle<T, E> {
     }
 }
 
+/// On a database thread of its own executor, where only a nested `block_on` would poll it, it is answered with
+/// [`Error::WouldHang`] if no other thread is left to serve it. Of several jobs that block so at once nobody knows:
+/// [`wait`](JobHandle::wait) there.
 impl<T, E: From<Error>> Future for JobHandle<T, E> {
     type Output = Result<T, E>;
 

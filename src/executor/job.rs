@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::answer::Answer;
+use super::lane::Sending;
 use crate::backend::SessionConnection;
 use crate::error::{Error, Result};
 use crate::panics::text_of;
@@ -56,7 +57,7 @@ pub(crate) struct Job {
     /// Whether the closure's last run returned `Ok`.
     pub(crate) is_ok: bool,
     /// Of one that is to be run again: what stands for the last run's own answer, should there be no other.
-    pub(crate) instead: Option<Error>,
+    pub(crate) instead: Option<Box<Error>>,
 }
 
 /// What a job does, and how it answers.
@@ -96,6 +97,7 @@ impl Job {
     /// Sends what the closure returned, or an error in its stead. Code of the user's runs here, which may panic: where a
     /// value becomes one of his errors, where one is dropped, where a task is woken.
     pub(crate) fn answer(mut self, instead: Option<Error>) {
+        let _sending = Sending::start();
         let answered = catch_unwind(AssertUnwindSafe(move || self.work.answer(instead)));
         if let Err(panic) = answered {
             tracing::error!(panic = text_of(panic), "the answer of a job panicked");

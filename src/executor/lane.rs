@@ -88,6 +88,25 @@ impl fmt::Debug for Lane {
 thread_local! {
     /// The executor that this thread works for, and its seat there.
     static MINE: Cell<Option<(u64, Seat)>> = const { Cell::new(None) };
+    /// Whether this thread is sending an answer, and so in code of whoever waits for it.
+    static SENDING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// This thread sends an answer until this is dropped.
+pub(super) struct Sending {
+    before: bool,
+}
+
+impl Sending {
+    pub(super) fn start() -> Self {
+        Self { before: SENDING.try_with(|sending| sending.replace(true)).unwrap_or(true) }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let _ = SENDING.try_with(|sending| sending.set(self.before));
+    }
 }
 
 /// Names this thread as one of a lane's.
@@ -169,7 +188,7 @@ impl Lane {
             count(&self.counts.failed);
             // What its last attempt said.
             let instead = job.instead.take();
-            job.answer(instead);
+            job.answer(instead.map(|error| *error));
         } else {
             count(&self.counts.refused);
             job.answer(Some(error));
@@ -239,6 +258,35 @@ impl Spot {
 
     /// Whether this thread, if it waited, would wait for ever.
     pub(crate) fn check_poll(&self, sign: impl FnOnce() -> Arc<AtomicBool>) -> Result<()> {
+        // A waker that polls on the spot: nobody blocks.
+        if SENDING.try_with(Cell::get).unwrap_or(true) {
+            return Ok(());
+        }
         self.begin_wait(sign).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::executor::answer::{Answer, Got};
+    use crate::executor::job::Header;
+    use crate::executor::queue::{Pushed, Times};
+    use crate::unit::UnitOptions;
+
+    #[test]
+    fn without_a_thread_left_what_waits_and_what_comes_is_refused() {
+        let lane = Lane::new(Duty::Work, 0, 2, 10, &Waits::new(1, vec![2]));
+        let header = Header::new(UnitOptions::default(), false, std::panic::Location::caller());
+        let answer = Arc::new(Answer::<Result<()>>::new());
+        let job = || Job::new(header, &answer, |_| Ok(()));
+        assert!(matches!(lane.queue.push(job(), Times::default(), false), Pushed::In(_)));
+        lane.vacate();
+        assert!(answer.wait(Some(Instant::now() + Duration::from_millis(1))).is_none());
+        lane.vacate();
+        assert!(matches!(answer.wait(None), Some(Got::Given(Err(Error::ShutDown)))));
+        assert!(matches!(lane.queue.push(job(), Times::default(), false), Pushed::Closed(_)));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::{GroupCommit, Usual};
+use super::bearing::CENTURY;
 use super::job::Job;
 use super::lane::{Duty, Lane, count, enlist};
 use super::queue::Entry;
@@ -66,13 +67,12 @@ impl<C: SessionConnection> Worker<C> {
 
     fn serve(&self, entry: Entry<Job>, bench: &mut Bench) {
         if let Some(late) = entry.job.header.late() {
-            count(&self.lane.counts.refused);
             let error = self.lane.too_late(&entry.job.header, late);
-            return entry.job.answer(Some(error));
+            return self.lane.refuse(entry.job, error);
         }
         match self.group {
             Some(group) if bench.alone == 0 && self.may_share(group, &entry.job.header) => {
-                self.serve_batch(group, entry, bench)
+                self.serve_batch(group, entry, bench);
             }
             _ => self.serve_alone(entry, bench),
         }
@@ -107,8 +107,10 @@ impl<C: SessionConnection> Worker<C> {
                 // It has begun: its deadline bounds its attempts from inside.
                 times.deadline = None;
                 times.room_until = None;
-                times.not_before = Instant::now().checked_add(pause).filter(|_| pause > Duration::ZERO);
-                job.instead = instead;
+                let now = Instant::now();
+                // Further away than the clock reaches is never.
+                times.not_before = (pause > Duration::ZERO).then(|| now.checked_add(pause).unwrap_or(now + CENTURY));
+                job.instead = instead.map(Box::new);
                 if let Err(job) = self.lane.queue.push_again(Entry { ticket, job, times }) {
                     self.lane.refuse(job, Error::ShutDown);
                 }
@@ -142,7 +144,7 @@ fn tell(replaced: Result<()>) {
     match replaced {
         Ok(()) => tracing::error!(thread = thread.name(), "a database thread died: another one takes its place"),
         Err(error) => {
-            tracing::error!(thread = thread.name(), %error, "a database thread died, and nothing took its place")
+            tracing::error!(thread = thread.name(), %error, "a database thread died, and nothing took its place");
         }
     }
 }

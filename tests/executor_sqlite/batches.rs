@@ -4,7 +4,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use diesel_session::testing::{Call, Fault};
-use diesel_session::{BeginMode, Error, GroupCommit, JobHandle, RetryPolicy, TransactionOptions, read_only};
+use diesel_session::{
+    BeginMode, Error, GroupCommit, JobHandle, Propagation, RetryPolicy, TransactionOptions, read_only,
+};
 
 use crate::db::Session;
 use crate::kinds::insert;
@@ -268,4 +270,26 @@ fn a_job_with_options_of_its_own_has_them_though_the_registry_was_told_otherwise
     answer(retried).unwrap();
     answer(timed).unwrap();
     assert_eq!(stand.stored(), [1, 2, 4, 5]);
+}
+
+#[test]
+fn a_job_that_opens_a_second_transaction_first_goes_well_where_it_asks_to_be_alone() {
+    let stand = Stand::new();
+    let registry = stand.registry().clone();
+    let second = move |number: i64| {
+        let registry = registry.clone();
+        move |session: &Session| -> Result<usize, Error> {
+            let options = TransactionOptions::new().propagation(Propagation::RequiresNew);
+            registry.transaction_with(options, |session| insert(session, number))?;
+            insert(session, number + 1)
+        }
+    };
+    let well = |number: i64| stand.executor.run(move |session| insert(session, number));
+    let alone = TransactionOptions::new().begin_mode(BeginMode::Immediate);
+    answer(well(1)).unwrap();
+    let (before, between, after) = stand.queued(|| (well(2), stand.executor.run_with(alone, second(10)), well(3)));
+    for handle in [before, between, after] {
+        answer(handle).unwrap();
+    }
+    assert_eq!(stand.stored(), [1, 2, 3, 10, 11]);
 }

@@ -59,6 +59,10 @@ impl<C: SessionConnection> Core<C> {
             begun?;
             outer.wrote.set(true);
         }
+        if self.has(Situation::Closed) {
+            // By a listener that heard of the beginning.
+            return Err(Error::SessionClosed { at: self.closed_at.get().unwrap_or(place) });
+        }
         let Some(mut connection) = outer.connection.borrow_mut().take() else { return Err(Error::ShutDown) };
         self.limits();
         let set = match connection.slot() {
