@@ -261,7 +261,11 @@ fn each_kind_of_wrong_request_has_its_status_and_says_why_in_json() {
 #[cfg(unix)]
 impl Service {
     fn interrupt(&self) {
-        let kill = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+        self.signal("-INT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let kill = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(kill.success());
     }
 
@@ -278,12 +282,14 @@ impl Service {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_ends_it_cleanly() {
-    let mut service = Service::start();
-    assert_eq!(service.ask_with("POST", "/users", &ann()).0, 201);
-    assert_eq!(service.ask("GET", "/users/ann", None).0, 200);
-    service.interrupt();
-    service.assert_clean_end();
+fn ctrl_c_and_sigterm_end_it_cleanly() {
+    for signal in ["-INT", "-TERM"] {
+        let mut service = Service::start();
+        assert_eq!(service.ask_with("POST", "/users", &ann()).0, 201);
+        assert_eq!(service.ask("GET", "/users/ann", None).0, 200);
+        service.signal(signal);
+        service.assert_clean_end();
+    }
 }
 
 #[cfg(unix)]

@@ -63,14 +63,32 @@ fn serve(options: &Options) -> Result<(), String> {
         .map_err(|error| format!("can't listen on {}: {error}", options.address))?;
     say(&format!("listening on http://{}", server.address().map_err(in_words)?));
     server.run(axum::Router::new(), async {
-        // Without a handler for it there is no Ctrl-C to wait for, and the process just ends on it.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+        tokio::select! {
+            () = interrupted() => {}
+            () = terminated() => {}
         }
         say("stopping: no new connections, finishing the requests that are under way");
     })?;
     say("stopped: every transaction has ended, every connection is closed");
     Ok(())
+}
+
+/// Ctrl-C.
+async fn interrupted() {
+    // Without a handler for it there is nothing to wait for, and the process just ends on it.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// SIGTERM, by which service managers and containers stop a service.
+async fn terminated() {
+    #[cfg(unix)]
+    if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        signal.recv().await;
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 pub(crate) fn in_words(error: impl Display) -> String {
