@@ -17,6 +17,11 @@
 //!   can't be reached. Nothing is stored.
 //! * **A client that goes away** takes its request along if it has not begun. What has begun goes on to its end, and is
 //!   committed if it goes well.
+//!   A time-out layer around the handler is such a client: its 408 may stand for what is committed. A time-out of the
+//!   [handler's options](UnitHandler::options) rolls back.
+//!
+//! A body that is made bit by bit is sent when the transaction has ended, on threads that are not the database's: it has no
+//! session.
 //!
 //! To a test the function is as good as any: it can be called with a session of the test's own.
 //!

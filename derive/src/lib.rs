@@ -1,4 +1,7 @@
 //! The derives and attributes of [diesel-session](https://docs.rs/diesel-session), which re-exports them: depend on that crate.
+//!
+//! What they write names that crate `diesel_session`. Who depends on it by another name, as in
+//! `ds = { package = "diesel-session", … }`, says `extern crate ds as diesel_session;` in the root of his crate.
 
 mod attrs;
 mod backends;
@@ -118,7 +121,8 @@ pub fn derive_embedded(input: TokenStream) -> TokenStream {
 /// `&mut` argument or `&mut self` is not cloned: a further attempt finds it as the one before left it.
 ///
 /// In messages and reports the unit's place is the attribute's line, or with `#[track_caller]` on the function the line that
-/// calls it.
+/// calls it. The body becomes a closure: `std::panic::Location::caller()` in it is the body's own line, also with
+/// `#[track_caller]`.
 #[proc_macro_attribute]
 pub fn transactional(options: TokenStream, function: TokenStream) -> TokenStream {
     rewrite(options, function, transactional::expand)

@@ -71,7 +71,8 @@ impl<C: SessionConnection> Executor<C> {
 impl<C: SessionConnection, F> UnitHandler<C, F> {
     /// Options for each transaction, in the place of all that were set before; read-only ones bring it to the threads for
     /// reads. The [time-out](TransactionOptions::timeout) runs from when the request has been read, so also while the job
-    /// waits. Options that the database does not have are answered as errors of the function.
+    /// waits. Options that the database does not have are answered as errors of the function. With
+    /// [`autocommit()`](crate::autocommit) every statement is stored at once, whatever is answered.
     pub fn options(mut self, options: TransactionOptions) -> Self {
         self.options = Some(options);
         self
