@@ -135,7 +135,8 @@ pub trait JobResult {
     type Handle;
 }
 
-impl<T, E> JobResult for Result<T, E> {
+// The bounds of a job stand here too, so that the compiler complains at the function's return type.
+impl<T: Send + 'static, E: From<Error> + Send + 'static> JobResult for Result<T, E> {
     type Value = T;
     type Error = E;
     type Handle = JobHandle<T, E>;
