@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn without_a_thread_left_what_waits_and_what_comes_is_refused() {
-        let lane = Lane::new(Duty::Work, 0, 2, 10, &Waits::new(1, vec![2]));
+        let lane = Lane::new(Duty::Work, 0, 2, 10, &Waits::new(1, vec![2]), None);
         let header = Header::new(UnitOptions::default(), false, std::panic::Location::caller());
         let answer = Arc::new(Answer::<Result<()>>::new());
         let job = || Job::new(header, &answer, |_| Ok(()));
