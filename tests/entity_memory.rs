@@ -4,6 +4,7 @@
 
 use std::alloc::System;
 use std::mem::size_of;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use diesel::prelude::*;
 use diesel::sqlite::SqliteConnection;
@@ -49,8 +50,50 @@ fn left_by<R>(f: impl FnOnce() -> R) -> (R, isize) {
 }
 
 /// One after the other: they count the process's bytes.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Rule 32, "memory follows live handles, not rows written": a frame notes a live node again at each read.
+#[test]
+fn a_savepoint_that_reads_the_same_rows_again_and_again_does_not_grow() {
+    let _turn = turn();
+    let session = session(1);
+    let savepoint = session.begin_nested().unwrap();
+    let point = session.get_one::<Point>(0).unwrap();
+    let ((), grown) = left_by(|| {
+        for _ in 0..100_000 {
+            session.refresh(&point).unwrap();
+        }
+    });
+    assert!(grown < 500_000, "{grown} bytes for one entity");
+    savepoint.rollback().unwrap();
+}
+
+/// The same by savepoints that are released, each of which changes one row.
+#[test]
+fn a_transaction_with_many_savepoints_does_not_grow_with_them() {
+    let _turn = turn();
+    let session = session(1);
+    let point = session.get_one::<Point>(0).unwrap();
+    let ((), grown) = left_by(|| {
+        for n in 0..20_000 {
+            session
+                .nested(|session| {
+                    point.write()?.x = n;
+                    session.flush()
+                })
+                .unwrap();
+        }
+    });
+    assert!(grown < 200_000, "{grown} bytes for one entity");
+    session.rollback().unwrap();
+}
+
 #[test]
 fn a_clean_entity_takes_at_most_a_hundred_bytes_and_a_long_loop_none() {
+    let _turn = turn();
     const ROWS: i32 = 100_000;
     let session = session(ROWS);
     let all = || points::table.select(Point::as_select()).order(points::id);

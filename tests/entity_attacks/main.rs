@@ -1,9 +1,8 @@
-//! Attacks on the unit of work with tables of their own, on SQLite: collations, cascades, hooks, types that panic, leaks, faults.
+//! Attacks on the unit of work with tables of their own, on SQLite: collations, cascades, hooks, types that panic, faults.
 //! Each was a way to break it.
 #![cfg(all(feature = "sqlite", not(any(feature = "postgres", feature = "mysql"))))]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::alloc::System;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -18,10 +17,6 @@ use diesel_session::{
     Engine, Entity, EntityHooks, Error, ObjectState, Record, RecordHooks, Result, RetryPolicy, ScopedSession, Session,
     TransactionOptions,
 };
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-
-#[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 diesel::table! { cities (code) { code -> Text, name -> Text, } }
 diesel::table! { streets (id) { id -> Integer, city -> Text, name -> Text, } }
@@ -181,7 +176,6 @@ type Sqlite3 = Session<SqliteConnection>;
 
 mod ends;
 mod faults;
-mod growth;
 mod keys;
 mod listeners;
 mod values;
