@@ -1,0 +1,103 @@
+//! This crate beside what one would take instead: the raw driver, Diesel as most write it, Diesel tuned by hand, SeaORM.
+//!
+//! They do the same work, take turns round by round in one process, and are compared by the ratio to the raw driver. What is
+//! stored is checked after every turn; wrong data ends the program with an error. `--help` says how to run it.
+
+use std::process::ExitCode;
+
+use measure::{Measured, Plan};
+use options::{Command, Options};
+use work::{Arena, Fallible, Sizes, Work};
+
+mod check;
+mod measure;
+#[cfg(feature = "mysql")]
+mod mysql;
+mod options;
+mod plot;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod report;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod server;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod tables;
+mod work;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Fallible {
+    match options::parse()? {
+        Command::Help => println!("{}", options::USAGE),
+        Command::Plot { out, files } => {
+            let saved = files.iter().map(|file| report::load(file)).collect::<Fallible<Vec<_>>>()?;
+            std::fs::write(out, plot::svg(&saved)?)?;
+        }
+        Command::Measure(backend, options) => {
+            let head = report::head(&backend, &version(&backend)?, &options)?;
+            print!("{head}");
+            let rows = all(&backend, &options)?;
+            let end = report::load_average();
+            println!("# load at the end: {end}");
+            if let Some(file) = &options.save {
+                report::save(file, &format!("{head}# load at the end: {end}\n"), &backend, &rows)?;
+            }
+            if let Some(file) = &options.against {
+                print!("{}", report::against(&report::load(file)?, &rows));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Measures every work that is asked for, and prints each as soon as it is done.
+fn all(backend: &str, options: &Options) -> Fallible<Vec<Measured>> {
+    let sizes = if options.smoke { Sizes::SMOKE } else { Sizes::FULL };
+    let plan = Plan { sizes, remote: backend != "sqlite" };
+    println!("{}", report::TABLE_HEAD);
+    let mut rows = Vec::new();
+    for work in Work::ALL.into_iter().filter(|work| options.wants(*work)) {
+        if work == Work::W1Full && plan.remote {
+            continue;
+        }
+        // A database for each work: none begins with what another left behind.
+        let mut arena = arena(backend, sizes, work)?;
+        let measured = measure::measure(&mut *arena, work, plan, options)?;
+        print!("{}", report::table(&measured));
+        rows.extend(measured);
+    }
+    Ok(rows)
+}
+
+fn arena(backend: &str, sizes: Sizes, work: Work) -> Fallible<Box<dyn Arena>> {
+    Ok(match backend {
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Box::new(sqlite::Sqlite::new(sizes, work == Work::W1Full)?),
+        #[cfg(feature = "postgres")]
+        "postgres" => Box::new(postgres::Postgres::new(sizes)?),
+        #[cfg(feature = "mysql")]
+        "mysql" => Box::new(mysql::Mysql::new(sizes)?),
+        other => return Err(format!("no backend {other} for {} here: is its feature on?", work.name()).into()),
+    })
+}
+
+fn version(backend: &str) -> Fallible<String> {
+    match backend {
+        #[cfg(feature = "sqlite")]
+        "sqlite" => sqlite::version(),
+        #[cfg(feature = "postgres")]
+        "postgres" => postgres::version(),
+        #[cfg(feature = "mysql")]
+        "mysql" => mysql::version(),
+        other => Err(format!("no backend {other} here: is its feature on?\n\n{}", options::USAGE).into()),
+    }
+}
