@@ -3,6 +3,9 @@
 //! They do the same work, take turns round by round in one process, and are compared by the ratio to the raw driver. What is
 //! stored is checked after every turn; wrong data ends the program with an error. `--help` says how to run it.
 
+// The contenders that know only Diesel are compiled once for each backend.
+#![allow(clippy::duplicate_mod)]
+
 use std::process::ExitCode;
 
 use measure::{Measured, Plan};

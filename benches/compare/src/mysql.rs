@@ -14,7 +14,17 @@ extern "SQL" {
     fn last_insert_id() -> diesel::sql_types::Unsigned<diesel::sql_types::BigInt>;
 }
 
-/// Inserts a row or many and gives the keys that the database made, in their order. They follow each other, as a plain
+/// Inserts a row and gives the key that the database made.
+macro_rules! insert_one {
+    ($conn:expr, $table:ident, $row:expr) => {
+        diesel::insert_into($table::table).values($row).execute($conn).and_then(|_| {
+            let key: u64 = diesel::select(super::last_insert_id()).get_result($conn)?;
+            Ok(i32::try_from(key).unwrap_or(0))
+        })
+    };
+}
+
+/// Inserts many rows and gives the keys that the database made, in their order. They follow each other, as a plain
 /// INSERT of several rows makes them with `innodb_autoinc_lock_mode` 0 and 1; the benchmark is alone on its table anyway.
 macro_rules! insert_all {
     ($conn:expr, $table:ident, $rows:expr) => {
@@ -45,9 +55,9 @@ type Conn = MysqlConnection;
 const INSERT_GIVES_KEYS: bool = false;
 
 const SCHEMA: &str = "
-    CREATE TABLE people (id INTEGER PRIMARY KEY AUTO_INCREMENT, name VARCHAR(100) NOT NULL, email VARCHAR(100) NOT NULL,
-        visits INTEGER NOT NULL) ENGINE = InnoDB;
-    CREATE TABLE notes (id INTEGER PRIMARY KEY AUTO_INCREMENT, title VARCHAR(100) NOT NULL, body VARCHAR(100) NOT NULL,
+    CREATE TABLE people (id INTEGER PRIMARY KEY AUTO_INCREMENT, name VARCHAR(100) NOT NULL UNIQUE, email VARCHAR(100) NOT NULL,
+        city VARCHAR(100) NOT NULL, born INTEGER NOT NULL, visits INTEGER NOT NULL) ENGINE = InnoDB;
+    CREATE TABLE notes (id INTEGER PRIMARY KEY AUTO_INCREMENT, title VARCHAR(100) NOT NULL UNIQUE, body VARCHAR(100) NOT NULL,
         stars INTEGER NOT NULL) ENGINE = InnoDB;
     CREATE TABLE parents (id INTEGER PRIMARY KEY AUTO_INCREMENT, name VARCHAR(100) NOT NULL) ENGINE = InnoDB;
     CREATE TABLE children (id INTEGER PRIMARY KEY AUTO_INCREMENT, parent_id INTEGER NOT NULL, name VARCHAR(100) NOT NULL,

@@ -8,7 +8,14 @@ use diesel_session::EngineBuilder;
 use crate::server;
 use crate::work::{Arena, Draft, Fallible, Families, Sizes, Way, Work};
 
-/// Inserts a row or many and gives the keys that the database made, in their order.
+/// Inserts a row and gives the key that the database made.
+macro_rules! insert_one {
+    ($conn:expr, $table:ident, $row:expr) => {
+        diesel::insert_into($table::table).values($row).returning($table::id).get_result::<i32>($conn)
+    };
+}
+
+/// Inserts many rows and gives the keys that the database made, in their order.
 macro_rules! insert_all {
     ($conn:expr, $table:ident, $rows:expr) => {
         diesel::insert_into($table::table).values($rows).returning($table::id).get_results::<i32>($conn)
@@ -37,13 +44,15 @@ const INSERT_GIVES_KEYS: bool = true;
 
 // No vacuum begins by itself in the middle of a turn.
 const SCHEMA: &str = "
-    CREATE TABLE people (id SERIAL PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL, visits INTEGER NOT NULL)
+    CREATE TABLE people (id SERIAL PRIMARY KEY, name TEXT NOT NULL UNIQUE, email TEXT NOT NULL, city TEXT NOT NULL,
+        born INTEGER NOT NULL, visits INTEGER NOT NULL)
         WITH (autovacuum_enabled = false);
-    CREATE TABLE notes (id SERIAL PRIMARY KEY, title TEXT NOT NULL, body TEXT NOT NULL, stars INTEGER NOT NULL)
+    CREATE TABLE notes (id SERIAL PRIMARY KEY, title TEXT NOT NULL UNIQUE, body TEXT NOT NULL, stars INTEGER NOT NULL)
         WITH (autovacuum_enabled = false);
     CREATE TABLE parents (id SERIAL PRIMARY KEY, name TEXT NOT NULL) WITH (autovacuum_enabled = false);
     CREATE TABLE children (id SERIAL PRIMARY KEY, parent_id INTEGER NOT NULL REFERENCES parents (id), name TEXT NOT NULL)
-        WITH (autovacuum_enabled = false)";
+        WITH (autovacuum_enabled = false);
+    CREATE INDEX children_of ON children (parent_id)";
 
 const SETTLE_PEOPLE: &str = "VACUUM ANALYZE people";
 const SETTLE_W3: &str = "TRUNCATE notes";

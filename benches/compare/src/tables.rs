@@ -1,11 +1,15 @@
 //! The tables and models for Diesel and for the session, which are the same structs.
+//!
+//! The tables are as one would have them: a unique name, an index on the foreign key.
 
 use diesel::prelude::*;
 use diesel_session::{Entity, Record};
 
 use crate::work::{Draft, Family};
 
-diesel::table! { people (id) { id -> Integer, name -> Text, email -> Text, visits -> Integer, } }
+diesel::table! {
+    people (id) { id -> Integer, name -> Text, email -> Text, city -> Text, born -> Integer, visits -> Integer, }
+}
 diesel::table! { notes (id) { id -> Integer, title -> Text, body -> Text, stars -> Integer, } }
 diesel::table! { parents (id) { id -> Integer, name -> Text, } }
 diesel::table! { children (id) { id -> Integer, parent_id -> Integer, name -> Text, } }
@@ -18,6 +22,8 @@ pub struct Person {
     pub id: i32,
     pub name: String,
     pub email: String,
+    pub city: String,
+    pub born: i32,
     pub visits: i32,
 }
 
@@ -73,6 +79,18 @@ pub struct Child {
 pub struct NewChild {
     pub parent_id: i32,
     pub name: String,
+}
+
+/// Everybody is somebody else.
+pub fn person(id: i32, visits: i32) -> Person {
+    Person {
+        id,
+        name: format!("person number {id}"),
+        email: format!("{id}@example.org"),
+        city: format!("Town {}", id % 100),
+        born: 1930 + id % 90,
+        visits,
+    }
 }
 
 /// The children of parents whose keys are known.

@@ -197,15 +197,6 @@ pub trait Arena {
 
 pub type Families = (Vec<(i32, String)>, Vec<(i32, i32, String)>);
 
-/// A person's name; the e-mail address is made of the key, too.
-pub fn name_of(key: i32) -> String {
-    format!("person number {key}")
-}
-
-pub fn email_of(key: i32) -> String {
-    format!("{key}@example.org")
-}
-
 pub fn drafts(count: usize) -> Vec<Draft> {
     (0..count)
         .zip(0..)

@@ -43,7 +43,7 @@ pub fn ways(url: &str, settings: Settings) -> Fallible<Vec<Way>> {
             conn.transaction(|conn| {
                 let mut keys = Vec::with_capacity(drafts.len());
                 for draft in drafts {
-                    keys.extend(insert_all!(conn, notes, &NewNote::from(draft))?);
+                    keys.push(insert_one!(conn, notes, &NewNote::from(draft))?);
                 }
                 Ok(keys)
             })
@@ -67,10 +67,10 @@ pub fn ways(url: &str, settings: Settings) -> Fallible<Vec<Way>> {
         conn.transaction(|conn| {
             let mut keys = (Vec::new(), Vec::new());
             for parent in parents_of(&mut families) {
-                keys.0.extend(insert_all!(conn, parents, &parent)?);
+                keys.0.push(insert_one!(conn, parents, &parent)?);
             }
             for child in children_of(&keys.0, families) {
-                keys.1.extend(insert_all!(conn, children, &child)?);
+                keys.1.push(insert_one!(conn, children, &child)?);
             }
             Ok(keys)
         })

@@ -4,8 +4,8 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 
 use super::{Conn, SETTLE_PEOPLE, SETTLE_W3, SETTLE_W5};
-use crate::tables::{Child, Note, Parent, Person, children, notes, parents, people};
-use crate::work::{Draft, Fallible, Families, Work, email_of, name_of};
+use crate::tables::{Child, Note, Parent, Person, children, notes, parents, people, person};
+use crate::work::{Draft, Fallible, Families, Work};
 
 pub struct Observer(Conn);
 
@@ -13,8 +13,7 @@ impl Observer {
     /// Makes the tables and fills the one that is read.
     pub fn new(mut conn: Conn, schema: &str, count: i32) -> Fallible<Self> {
         conn.batch_execute(schema)?;
-        let person = |id| Person { id, name: name_of(id), email: email_of(id), visits: 0 };
-        let rows: Vec<Person> = (1..=count).map(person).collect();
+        let rows: Vec<Person> = (1..=count).map(|id| person(id, 0)).collect();
         conn.transaction(|conn| {
             rows.chunks(1_000)
                 .try_for_each(|rows| diesel::insert_into(people::table).values(rows).execute(conn).map(drop))

@@ -25,6 +25,8 @@ mod people {
         pub id: i32,
         pub name: String,
         pub email: String,
+        pub city: String,
+        pub born: i32,
         pub visits: i32,
     }
 

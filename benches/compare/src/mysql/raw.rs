@@ -23,8 +23,8 @@ struct Raw {
     all: Statement,
 }
 
-fn person((id, name, email, visits): (i32, String, String, i32)) -> Person {
-    Person { id, name, email, visits }
+fn person((id, name, email, city, born, visits): (i32, String, String, String, i32, i32)) -> Person {
+    Person { id, name, email, city, born, visits }
 }
 
 /// As many of it as there are rows.
@@ -44,7 +44,7 @@ impl Raw {
         // Over TCP, as the others.
         let options = OptsBuilder::from_opts(mysql::Opts::from_url(url)?).prefer_socket(false);
         let mut conn = Conn::new(options)?;
-        let select = "SELECT id, name, email, visits FROM people";
+        let select = "SELECT id, name, email, city, born, visits FROM people";
         Ok(Self {
             find: conn.prep(format!("{select} WHERE id = ?"))?,
             visit: conn.prep("UPDATE people SET visits = ? WHERE id = ?")?,

@@ -15,7 +15,7 @@ struct Raw(Connection);
 impl Raw {
     fn new(url: &str) -> Fallible<Self> {
         let raw = Self(Connection::new(url)?);
-        raw.prepare("find", "SELECT id, name, email, visits FROM people WHERE id = $1::int4")?;
+        raw.prepare("find", "SELECT id, name, email, city, born, visits FROM people WHERE id = $1::int4")?;
         raw.prepare("visit", "UPDATE people SET visits = $1::int4 WHERE id = $2::int4")?;
         Ok(raw)
     }
@@ -49,7 +49,14 @@ impl Raw {
         let bytes = |column| result.value(0, column).ok_or("NULL");
         let number = |column| -> Fallible<i32> { Ok(i32::from_be_bytes(bytes(column)?.try_into()?)) };
         let text = |column| -> Fallible<String> { Ok(std::str::from_utf8(bytes(column)?)?.to_owned()) };
-        Ok(Person { id: number(0)?, name: text(1)?, email: text(2)?, visits: number(3)? })
+        Ok(Person {
+            id: number(0)?,
+            name: text(1)?,
+            email: text(2)?,
+            city: text(3)?,
+            born: number(4)?,
+            visits: number(5)?,
+        })
     }
 
     fn request(&self, key: i32) -> Fallible<i32> {

@@ -25,7 +25,14 @@ struct Raw {
 }
 
 fn person(row: &Row) -> Fallible<Person> {
-    Ok(Person { id: row.try_get(0)?, name: row.try_get(1)?, email: row.try_get(2)?, visits: row.try_get(3)? })
+    Ok(Person {
+        id: row.try_get(0)?,
+        name: row.try_get(1)?,
+        email: row.try_get(2)?,
+        city: row.try_get(3)?,
+        born: row.try_get(4)?,
+        visits: row.try_get(5)?,
+    })
 }
 
 fn keys(rows: &[Row]) -> Fallible<Vec<i32>> {
@@ -35,7 +42,7 @@ fn keys(rows: &[Row]) -> Fallible<Vec<i32>> {
 impl Raw {
     fn new(url: &str) -> Fallible<Self> {
         let mut client = Client::connect(url, NoTls)?;
-        let select = "SELECT id, name, email, visits FROM people";
+        let select = "SELECT id, name, email, city, born, visits FROM people";
         Ok(Self {
             find: client.prepare(&format!("{select} WHERE id = $1"))?,
             visit: client.prepare("UPDATE people SET visits = $1 WHERE id = $2")?,

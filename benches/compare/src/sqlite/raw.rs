@@ -9,11 +9,18 @@ use crate::tables::Person;
 use crate::work::{Draft, Fallible, Family, Way, Work};
 
 const NAME: &str = "raw";
-const SELECT: &str = "SELECT id, name, email, visits FROM people WHERE id = ?";
+const SELECT: &str = "SELECT id, name, email, city, born, visits FROM people WHERE id = ?";
 const UPDATE: &str = "UPDATE people SET visits = ? WHERE id = ?";
 
 fn person(row: &Row<'_>) -> rusqlite::Result<Person> {
-    Ok(Person { id: row.get(0)?, name: row.get(1)?, email: row.get(2)?, visits: row.get(3)? })
+    Ok(Person {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        email: row.get(2)?,
+        city: row.get(3)?,
+        born: row.get(4)?,
+        visits: row.get(5)?,
+    })
 }
 
 fn run(conn: &Connection, text: &str) -> Fallible {
@@ -52,7 +59,7 @@ fn insert(conn: &Connection, drafts: &[Draft]) -> Fallible<Vec<i32>> {
 
 fn change(conn: &Connection) -> Fallible {
     within(conn, "BEGIN IMMEDIATE", || {
-        let mut select = conn.prepare_cached("SELECT id, name, email, visits FROM people")?;
+        let mut select = conn.prepare_cached("SELECT id, name, email, city, born, visits FROM people")?;
         let people: Vec<Person> = select.query_map([], person)?.collect::<Result<_, _>>()?;
         let mut update = conn.prepare_cached(UPDATE)?;
         for person in &people {
