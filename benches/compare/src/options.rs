@@ -11,7 +11,7 @@ cargo run --release --manifest-path benches/compare/Cargo.toml -- sqlite|postgre
 cargo run --release --manifest-path benches/compare/Cargo.toml -- plot OUT.svg IN.tsv...
 
   --work W1,W4       only these: W1 W1F W2 W3 W4 W5 (W1F is W1 with synchronous=FULL)
-  --rounds N         instead of 201 for W1 and W2, 9 for W3, 25 for W4 and W5
+  --rounds N         instead of 200 for W1 and W2, 9 for W3, 25 for W4 and W5
   --only NAME        only this contender
   --cycles N         so many cycles a turn of W1 and W2, instead of 4 ms
   --smoke            tiny sizes, one round: whether it works, with no word on speed
@@ -47,7 +47,7 @@ impl Options {
         match (self.smoke, self.rounds, work) {
             (true, _, _) => 1,
             (false, Some(rounds), _) => rounds.max(1),
-            (false, None, Work::W1 | Work::W1Full | Work::W2) => 201,
+            (false, None, Work::W1 | Work::W1Full | Work::W2) => 200,
             (false, None, Work::W3) => 9,
             (false, None, Work::W4 | Work::W5) => 25,
         }

@@ -97,7 +97,10 @@ impl Database {
         let (admin, base, query) = server::admin(SERVER.0, SERVER.1)?;
         let name = server::database_name()?;
         Conn::establish(&admin)?.batch_execute(&format!("CREATE DATABASE {name}"))?;
-        let url = format!("{base}/{name}{query}");
+        // The crates that are compared here come without TLS, so nobody has it.
+        let joint = if query.is_empty() { "?" } else { "&" };
+        let plain = if query.contains("sslmode=") { String::new() } else { format!("{joint}sslmode=disable") };
+        let url = format!("{base}/{name}{query}{plain}");
         Ok(Self { admin, name, url })
     }
 }

@@ -9,6 +9,8 @@ use crate::tables::Person;
 use crate::work::{Draft, Fallible, Family, Way, Work};
 
 const NAME: &str = "raw";
+/// Rows in an UPDATE, where that is of several.
+const CHUNK: usize = 250;
 const SELECT: &str = "SELECT id, name, email, city, born, visits FROM people WHERE id = ?";
 const UPDATE: &str = "UPDATE people SET visits = ? WHERE id = ?";
 
@@ -69,6 +71,23 @@ fn change(conn: &Connection) -> Fallible {
     })
 }
 
+/// The same with the rows of a chunk in one UPDATE, from a list of values.
+fn change_together(conn: &Connection) -> Fallible {
+    within(conn, "BEGIN IMMEDIATE", || {
+        let mut select = conn.prepare_cached("SELECT id, name, email, city, born, visits FROM people")?;
+        let people: Vec<Person> = select.query_map([], person)?.collect::<Result<_, _>>()?;
+        for people in people.chunks(CHUNK) {
+            let values = vec!["(?, ?)"; people.len()].join(", ");
+            let mut update = conn.prepare_cached(&format!(
+                "UPDATE people SET visits = new.column2 FROM (VALUES {values}) AS new WHERE people.id = new.column1"
+            ))?;
+            update
+                .execute(rusqlite::params_from_iter(people.iter().flat_map(|person| [person.id, person.visits + 1])))?;
+        }
+        Ok(())
+    })
+}
+
 fn families(conn: &Connection, families: &[Family]) -> Fallible<(Vec<i32>, Vec<i32>)> {
     within(conn, "BEGIN IMMEDIATE", || {
         let mut parent = conn.prepare_cached("INSERT INTO parents (name) VALUES (?)")?;
@@ -92,7 +111,7 @@ pub fn ways(path: &str, settings: Settings) -> Fallible<Vec<Way>> {
     let conn = Rc::new(conn);
     let with = || Rc::clone(&conn);
     let (first, full, in_transaction, alone) = (with(), with(), with(), with());
-    let (inserting, changing, growing) = (with(), with(), with());
+    let (inserting, changing, together, growing) = (with(), with(), with(), with());
     Ok(vec![
         Way::request(NAME, Work::W1, move |key| request(&first, key)),
         Way::request(NAME, Work::W1Full, move |key| request(&full, key)),
@@ -102,6 +121,7 @@ pub fn ways(path: &str, settings: Settings) -> Fallible<Vec<Way>> {
         Way::request("raw, no transaction", Work::W2, move |key| Ok(find(&alone, key)?.visits)),
         Way::insert(NAME, move |drafts| insert(&inserting, &drafts)),
         Way::change(NAME, move || change(&changing)),
+        Way::change("raw, 250 rows an UPDATE", move || change_together(&together)),
         Way::families(NAME, move |all| families(&growing, &all)),
     ])
 }
