@@ -47,6 +47,11 @@ fn run() -> Fallible {
         }
         Command::Measure(backend, options) => {
             let head = report::head(&backend, &version(&backend)?, &options)?;
+            // Read first: it may be the file that is saved.
+            let baseline = options.against.as_ref().map(|file| report::load(file)).transpose()?;
+            if baseline.as_ref().is_some_and(|baseline| baseline.backend != backend) {
+                return Err(format!("the figures to compare with are not those of {backend}").into());
+            }
             print!("{head}");
             let rows = all(&backend, &options)?;
             let end = report::load_average();
@@ -54,8 +59,8 @@ fn run() -> Fallible {
             if let Some(file) = &options.save {
                 report::save(file, &format!("{head}# load at the end: {end}\n"), &backend, &rows)?;
             }
-            if let Some(file) = &options.against {
-                print!("{}", report::against(&report::load(file)?, &rows));
+            if let Some(baseline) = &baseline {
+                print!("{}", report::against(baseline, &rows));
             }
         }
     }

@@ -74,7 +74,7 @@ pub fn svg(files: &[Saved]) -> Fallible<String> {
         writeln!(body, r#"<g transform="translate({left:.0} 0)">"#)?;
         writeln!(body, r#"<text class="head" x="0" y="{:.0}">{title}</text>"#, TOP - 22.0)?;
         let (bars, end) = bars(file, &scale)?;
-        grid(&mut body, &scale, end)?;
+        ticks(&mut body, &scale, end)?;
         body.push_str(&bars);
         body.push_str("</g>\n");
         bottom = bottom.max(end);
@@ -109,12 +109,20 @@ fn legend(svg: &mut String) -> Fallible {
     Ok(())
 }
 
-fn grid(body: &mut String, scale: &Scale, end: f64) -> Fallible {
+/// The lines behind the bars of a group, which leave its heading free.
+fn grid(body: &mut String, scale: &Scale, from: f64, to: f64) -> Fallible {
     for tick in TICKS.into_iter().filter(|tick| *tick <= scale.largest) {
         let x = scale.x(tick);
         #[expect(clippy::float_cmp, reason = "one of the ticks")]
         let class = if tick == 1.0 { r#" class="raw""# } else { "" };
-        writeln!(body, r#"<line{class} x1="{x:.1}" y1="{:.0}" x2="{x:.1}" y2="{end:.0}"/>"#, TOP - 6.0)?;
+        writeln!(body, r#"<line{class} x1="{x:.1}" y1="{from:.0}" x2="{x:.1}" y2="{to:.0}"/>"#)?;
+    }
+    Ok(())
+}
+
+fn ticks(body: &mut String, scale: &Scale, end: f64) -> Fallible {
+    for tick in TICKS.into_iter().filter(|tick| *tick <= scale.largest) {
+        let x = scale.x(tick);
         writeln!(body, r#"<text class="tick" x="{x:.1}" y="{:.0}" text-anchor="middle">{tick}</text>"#, end + 13.0)?;
     }
     Ok(())
@@ -145,6 +153,8 @@ fn bars(file: &Saved, scale: &Scale) -> Fallible<(String, f64)> {
             work.title()
         )?;
         y += HEADING;
+        let lines = f64::from(u8::try_from(rows.len())?);
+        grid(&mut text, scale, y - 2.0, y + lines * STEP)?;
         for (n, row) in rows {
             let (from, to) = (scale.x(row.ratio.min(1.0)), scale.x(row.ratio.max(1.0)));
             let (_, _, colour) = CONTENDERS[n];
