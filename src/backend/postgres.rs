@@ -290,8 +290,12 @@ impl SessionConnection for PgConnection {
     }
 
     fn verify(&mut self, witness: &Witness, state: &Self::State, deadline: Instant) -> QueryResult<Verdict> {
+        let Some((cluster, life)) = state.server.as_deref().and_then(|server| server.split_once(LIFE)) else {
+            return Ok(Verdict::Unknown);
+        };
+        let Some((its_cluster, its_life)) = witness.server.split_once(LIFE) else { return Ok(Verdict::Unknown) };
         // After a failover the number may be another transaction's.
-        if state.server.as_ref() != Some(&witness.server) {
+        if cluster != its_cluster {
             return Ok(Verdict::Unknown);
         }
         loop {
@@ -299,7 +303,8 @@ impl SessionConnection for PgConnection {
                 .get_result::<MaybeText>(self)?
                 .value;
             match status.as_deref() {
-                Some("committed") => return Ok(Verdict::Committed),
+                Some("committed") if life == its_life => return Ok(Verdict::Committed),
+                // After a crash a number that had not reached the disk is given again. One that was committed had.
                 Some("aborted") => return Ok(Verdict::RolledBack),
                 Some("in progress") if Instant::now() < deadline => std::thread::sleep(POLL),
                 _ => return Ok(Verdict::Unknown),
@@ -420,12 +425,19 @@ struct Server {
     identity: String,
 }
 
-/// The server's version and, as one text, which cluster and which of its timelines it is: both change nothing at a
-/// restart, the second changes at a failover (PostgreSQL docs, "Control Data Functions").
+/// Between the name of a cluster and that of its life.
+const LIFE: char = '@';
+
+/// The server's version and, as one text, which cluster it is, on which of its timelines, and since which crash it lives. The
+/// first changes nothing at a restart, the second changes at a failover (PostgreSQL docs, "Control Data Functions"). A crash
+/// of the server, or of one of its processes, loses what was not on disk, and with it numbers of transactions, which are then
+/// given again (seen on PostgreSQL 15); its statistics begin anew then, and not at a restart in peace (PostgreSQL docs, "The
+/// Cumulative Statistics System").
 fn server(conn: &mut PgConnection) -> QueryResult<Server> {
     diesel::sql_query(
-        "SELECT version() AS version, system_identifier || '/' || timeline_id AS identity \
-         FROM pg_control_system(), pg_control_checkpoint()",
+        "SELECT version() AS version, system_identifier || '/' || timeline_id || '@' \
+         || coalesce(stats_reset, pg_postmaster_start_time()) AS identity \
+         FROM pg_control_system(), pg_control_checkpoint(), pg_stat_bgwriter",
     )
     .get_result(conn)
 }

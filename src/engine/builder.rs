@@ -192,7 +192,9 @@ impl<C: SessionConnection> EngineBuilder<C> {
     /// read.
     ///
     /// PostgreSQL: the transaction's number is asked for before COMMIT, and its fate (`pg_xact_status`) on a new
-    /// connection to the same server and timeline; not on databases that only speak PostgreSQL's protocol. Elsewhere: a
+    /// connection to the same server and timeline; not on databases that only speak PostgreSQL's protocol. After a crash of
+    /// the server a number that reads as committed may have been given to another transaction: then, and after somebody has
+    /// reset the statistics of its background writer meanwhile, it stays [`Error::CommitUnknown`]. Elsewhere: a
     /// marker row of the transaction in the table `diesel_session_commits` (`id CHAR(36) PRIMARY KEY`, made by `build` if
     /// it is missing, on MySQL in the database that the connection is in after its set-up and with `ENGINE = InnoDB`; rows
     /// older than a day are deleted), and an INSERT of the same key on a new connection, which waits for a
