@@ -30,6 +30,8 @@ mod postgres {
     }
     #[path = "kills.rs"]
     mod kills;
+    #[path = "numbers.rs"]
+    mod numbers;
 }
 
 #[cfg(feature = "mysql")]
