@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use diesel::backend::Backend;
 use diesel::connection::{
     DefaultLoadingMode, LoadConnection, TransactionDepthChange, TransactionManager, TransactionManagerStatus,
 };
@@ -189,7 +190,11 @@ pub enum Verdict {
     note = "turn on the feature of your database: `sqlite`, `postgres` or `mysql`"
 )]
 pub trait SessionConnection:
-    Connection + LoadConnection<DefaultLoadingMode> + LoadConnection<Self::RowMode> + Sized + 'static
+    Connection<Backend: Default + Backend<QueryBuilder: Default>>
+    + LoadConnection<DefaultLoadingMode>
+    + LoadConnection<Self::RowMode>
+    + Sized
+    + 'static
 {
     /// The loading mode in which rows are fetched as they are consumed, so that a result needs no memory of its size.
     type RowMode: 'static;

@@ -32,6 +32,13 @@ impl Info {
         value.and_then(|value| value.downcast().ok())
     }
 
+    pub(crate) fn clear(&mut self) {
+        if !self.values.get_mut().is_empty() {
+            let values = self.values.take();
+            drop(values);
+        }
+    }
+
     /// Takes the value of this type out.
     pub fn remove<T: 'static>(&self) -> Option<Rc<T>> {
         let value = self.values.borrow_mut().remove(&TypeId::of::<T>());

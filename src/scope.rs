@@ -310,7 +310,7 @@ impl<C: SessionConnection> ScopedSession<C> {
     #[track_caller]
     pub fn remove(&self) {
         if let Ok(Some(found)) = local::top::<C>(self.inner.id) {
-            end(&found, Location::caller());
+            end(found, Location::caller());
         }
     }
 
@@ -348,11 +348,12 @@ impl<C: SessionConnection> ScopedSession<C> {
 }
 
 /// Ends this thread's session by `remove`.
-fn end<C: SessionConnection>(found: &Found<C>, place: Place) {
+fn end<C: SessionConnection>(found: Found<C>, place: Place) {
     // On the stack until its hooks have run, so that they find it in its hooks instead of making another.
     found.core.close(place);
     if !found.extent && found.core.has_closed() {
         local::pull(&found.core);
+        Core::rest(found.core);
     } else {
         local::cool();
     }
@@ -429,7 +430,7 @@ impl<C: SessionConnection> Session<C> {
     #[track_caller]
     pub fn remove() {
         if let Some(found) = local::hot_top::<C>() {
-            end(&found, Location::caller());
+            end(found, Location::caller());
         } else if let Ok(registry) = Self::registry() {
             registry.remove();
         }

@@ -2,8 +2,9 @@
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
 use std::rc::{Rc, Weak};
+
+use hashbrown::HashSet;
 
 use crate::backend::SessionConnection;
 use crate::entity::{Entity, Insert, Persist, Record};
@@ -11,19 +12,22 @@ use crate::error::Result;
 use crate::place::Place;
 use crate::session::core::Core;
 
+mod changes;
 mod flush;
 mod identity;
 mod node;
 mod order;
 mod parents;
 mod pending;
+mod rest;
 mod table;
 mod tracked;
 
 pub use parents::Parents;
 pub use tracked::{ObjectState, Read, Tracked, Write};
 
-pub(crate) use node::{AnyNode, Change, Node, Ops, Owner};
+pub(crate) use changes::{Change, Changes};
+pub(crate) use node::{AnyNode, Node, Ops, Owner};
 pub(crate) use pending::{Make, RecordUnit, Records};
 pub(crate) use table::{Table, TableUnit};
 
@@ -32,6 +36,7 @@ pub(crate) struct UnitOfWork<C: SessionConnection> {
     owner: Rc<Owner>,
     tables: RefCell<Vec<Rc<dyn Table<C>>>>,
     records: RefCell<Vec<Rc<dyn Records<C>>>>,
+    resting: rest::Resting<C>,
     /// Changed since the last flush. They live as long as they are not written.
     dirty: RefCell<Vec<Rc<dyn AnyNode>>>,
     /// To be deleted by the next flush.
@@ -70,10 +75,20 @@ impl Touched {
         self.nodes.push(node);
     }
 
+    /// Forgets them all. A list that has grown long is not kept for sessions that touch little.
+    fn rest(&mut self) {
+        self.nodes.clear();
+        self.nodes.shrink_to(KEPT);
+        self.sweep_at = 0;
+    }
+
     fn live(self) -> impl Iterator<Item = Rc<dyn AnyNode>> {
         self.nodes.into_iter().filter_map(|node| node.upgrade())
     }
 }
+
+/// Of so many nodes the room is kept for the next session.
+const KEPT: usize = 1024;
 
 /// Single rows read by key, by the line that asked: many of one line are a query that was not written.
 #[derive(Default)]
@@ -92,6 +107,7 @@ impl<C: SessionConnection> UnitOfWork<C> {
             owner,
             tables: RefCell::default(),
             records: RefCell::default(),
+            resting: rest::Resting::default(),
             dirty: RefCell::default(),
             marked: RefCell::default(),
             pending: Cell::new(0),
@@ -132,7 +148,7 @@ impl<C: SessionConnection> UnitOfWork<C> {
         let found = self.tables.borrow().iter().find(|table| table.entity() == wanted).cloned();
         let found = found.and_then(|table| Rc::downcast::<TableUnit<T, C>>(table.into_any()).ok());
         found.unwrap_or_else(|| {
-            let table = Rc::new(TableUnit::new(Rc::clone(&self.owner)));
+            let table = self.resting.table().unwrap_or_else(|| Rc::new(TableUnit::new(Rc::clone(&self.owner))));
             self.tables.borrow_mut().push(Rc::clone(&table) as Rc<dyn Table<C>>);
             table
         })
@@ -151,7 +167,9 @@ impl<C: SessionConnection> UnitOfWork<C> {
         let found = self.records.borrow().iter().find(|records| records.record() == wanted).cloned();
         let found = found.and_then(|records| Rc::downcast::<RecordUnit<N, C>>(records.into_any()).ok());
         found.unwrap_or_else(|| {
-            let records = Rc::new(RecordUnit::new(self.table::<N::Entity>()));
+            // Its table is used with it.
+            let table = self.table::<N::Entity>();
+            let records = self.resting.records().unwrap_or_else(|| Rc::new(RecordUnit::new(table)));
             self.records.borrow_mut().push(Rc::clone(&records) as Rc<dyn Records<C>>);
             records
         })
@@ -258,14 +276,14 @@ impl<C: SessionConnection> UnitOfWork<C> {
     }
 
     /// Everything since savepoint `level` began is undone; 0 is the transaction.
-    pub(crate) fn roll_back_to(&self, level: u32) -> Vec<Change> {
+    pub(crate) fn roll_back_to(&self, level: u32, changes: &mut Changes) {
         self.owner.void_guards();
         let frames = {
             let mut touched = self.touched.borrow_mut();
             let position = (level as usize).min(touched.len());
             touched.split_off(position)
         };
-        let mut changes = self.cancel_pending();
+        self.cancel_pending(changes);
         let mut nodes: Vec<_> = frames.into_iter().flat_map(Touched::live).collect();
         // What is marked or changed was touched; the lists go on without what is undone.
         // What is dropped may be user code that uses the session.
@@ -275,36 +293,48 @@ impl<C: SessionConnection> UnitOfWork<C> {
         let tables = self.tables.borrow().clone();
         for table in tables {
             let own: Vec<_> = nodes.extract_if(.., |node| node.entity() == table.entity()).collect();
-            changes.extend(table.undo(own, level));
+            table.undo(own, level, changes);
         }
         if level == 0 {
             self.touched.borrow_mut().push(Touched::default());
         }
-        changes
     }
 
-    fn cancel_pending(&self) -> Vec<Change> {
+    fn cancel_pending(&self, changes: &mut Changes) {
         self.pending.set(0);
         self.links.borrow_mut().clear();
         let connections = self.connections.take();
         drop(connections);
-        let records = self.records.borrow().clone();
-        records.iter().flat_map(|records| records.cancel()).collect()
+        let mut n = 0;
+        while let Some(records) = nth(&self.records, n) {
+            records.cancel(changes);
+            n += 1;
+        }
     }
 
-    pub(crate) fn committed(&self) -> Vec<Change> {
+    pub(crate) fn committed(&self, changes: &mut Changes) {
         self.owner.void_guards();
-        let frames = std::mem::replace(&mut *self.touched.borrow_mut(), vec![Touched::default()]);
-        self.owner.set_level(0);
-        let changes = frames.into_iter().flat_map(Touched::live).filter_map(AnyNode::committed).collect();
+        for node in self.take_touched().into_iter().flat_map(Touched::live) {
+            node.committed(changes);
+        }
         self.ended();
-        changes
     }
 
-    pub(crate) fn rolled_back(&self) -> Vec<Change> {
-        let changes = self.roll_back_to(0);
+    /// What all frames have touched; after this there is one, and it has touched nothing.
+    fn take_touched(&self) -> Vec<Touched> {
+        self.owner.set_level(0);
+        let mut touched = self.touched.borrow_mut();
+        if let [only] = touched.as_slice()
+            && only.nodes.is_empty()
+        {
+            return Vec::new();
+        }
+        std::mem::replace(&mut *touched, vec![Touched::default()])
+    }
+
+    pub(crate) fn rolled_back(&self, changes: &mut Changes) {
+        self.roll_back_to(0, changes);
         self.ended();
-        changes
     }
 
     fn ended(&self) {
@@ -314,29 +344,30 @@ impl<C: SessionConnection> UnitOfWork<C> {
     }
 
     /// Forgets everything; handles are detached and keep their values.
-    pub(crate) fn forget(&self) -> Vec<Change> {
+    pub(crate) fn forget(&self, changes: &mut Changes) {
         self.owner.void_guards();
-        let mut changes = self.cancel_pending();
+        self.cancel_pending(changes);
         // What is dropped may be user code that uses the session.
         let (dirty, marked) = (self.dirty.take(), self.marked.take());
         drop((dirty, marked));
-        let frames = std::mem::replace(&mut *self.touched.borrow_mut(), vec![Touched::default()]);
-        self.owner.set_level(0);
         // Those that were deleted are in no map any more.
-        changes.extend(frames.into_iter().flat_map(Touched::live).filter_map(AnyNode::leave));
-        let tables = self.tables.borrow().clone();
-        changes.extend(tables.iter().flat_map(|table| table.forget()));
+        for node in self.take_touched().into_iter().flat_map(Touched::live) {
+            node.leave(changes);
+        }
+        let mut n = 0;
+        while let Some(table) = nth(&self.tables, n) {
+            table.forget(changes);
+            n += 1;
+        }
         self.ended();
-        changes
     }
 
     /// Every entity leaves; the transaction goes on.
-    pub(crate) fn expunge_all(&self) -> Vec<Change> {
+    pub(crate) fn expunge_all(&self, changes: &mut Changes) {
         let level = self.level();
-        let changes = self.forget();
+        self.forget(changes);
         self.owner.set_level(level);
         *self.touched.borrow_mut() = (0..=level).map(|_| Touched::default()).collect();
-        changes
     }
 
     /// Changes that were not written are dropped, and every entity is stale.
@@ -353,7 +384,7 @@ impl<C: SessionConnection> UnitOfWork<C> {
 
     /// The session is closed for good.
     pub(crate) fn close(&self) {
-        self.forget();
+        self.forget(&mut Changes::new(false));
         self.owner.close();
     }
 
@@ -408,6 +439,11 @@ impl<C: SessionConnection> UnitOfWork<C> {
             None => {}
         }
     }
+}
+
+/// One of a list that is not borrowed while it is used: what is dropped may be user code that uses the session.
+fn nth<R: ?Sized>(list: &RefCell<Vec<Rc<R>>>, n: usize) -> Option<Rc<R>> {
+    list.borrow().get(n).cloned()
 }
 
 fn same(one: &Rc<dyn AnyNode>, other: &Rc<dyn AnyNode>) -> bool {

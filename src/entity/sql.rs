@@ -8,6 +8,7 @@ mod apply;
 mod children;
 mod delete;
 mod insert;
+mod kept;
 mod read;
 mod select;
 mod text;

@@ -413,6 +413,7 @@ fn finish<C: SessionConnection, T, E: From<Error>>(
     // After a commit there is nothing left to roll back, and this sends nothing.
     core.close(place);
     drop(pushed);
+    Core::rest(core);
     result
 }
 

@@ -64,8 +64,8 @@ pub(crate) fn hot<C: SessionConnection>() -> Option<Rc<Core<C>>> {
     LOCAL
         .try_with(|local| {
             let hot = local.hot.try_borrow().ok()?;
-            let core = hot.as_ref()?.downcast_ref::<Core<C>>()?;
-            if core.is_available() { core.me() } else { None }
+            let hot = hot.as_ref()?;
+            if hot.downcast_ref::<Core<C>>()?.is_available() { Rc::clone(hot).downcast().ok() } else { None }
         })
         .ok()
         .flatten()

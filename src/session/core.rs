@@ -34,6 +34,7 @@ mod entities;
 mod hook;
 mod listening;
 mod nested;
+mod rest;
 mod share;
 mod statement;
 
@@ -154,7 +155,9 @@ pub(crate) struct Core<C: SessionConnection> {
     closed_on_work: Cell<bool>,
     /// Made when the first entity comes.
     unit: OnceCell<Box<UnitOfWork<C>>>,
-    me: Weak<Self>,
+    /// The memory of an earlier session's, for that.
+    resting: Cell<Option<Box<UnitOfWork<C>>>>,
+    me: RefCell<Weak<Self>>,
     /// Where other threads see it; none outside a registry.
     desk: Option<Desk>,
     pub(crate) info: Info,
@@ -181,7 +184,7 @@ impl<C: SessionConnection> Core<C> {
             }
             Whence::Shared(outer) => (None, JoinMode::default(), Some(Share::new(outer))),
         };
-        Rc::new_cyclic(|me| Self {
+        Self::settle_in(Self {
             id,
             origin,
             engine,
@@ -219,7 +222,8 @@ impl<C: SessionConnection> Core<C> {
             listener_errors: RefCell::default(),
             closed_on_work: Cell::new(false),
             unit: OnceCell::new(),
-            me: Weak::clone(me),
+            resting: Cell::new(None),
+            me: RefCell::default(),
             desk,
             info,
         })
@@ -262,12 +266,6 @@ impl<C: SessionConnection> Core<C> {
     /// Running its end hooks, perhaps those of its own closing.
     pub(crate) fn is_in_hook(&self) -> bool {
         self.has(Situation::InHook)
-    }
-
-    /// An owner more; none while the last one goes.
-    #[inline]
-    pub(crate) fn me(&self) -> Option<Rc<Self>> {
-        self.me.upgrade()
     }
 
     /// Open for use by code that asks for the current session.
@@ -436,6 +434,6 @@ impl<C: SessionConnection> Core<C> {
 
     /// A handle for listeners; none while the last handle is being dropped.
     fn handle(&self) -> Option<Session<C>> {
-        self.me.upgrade().map(Session::of)
+        self.me.borrow().upgrade().map(Session::of)
     }
 }

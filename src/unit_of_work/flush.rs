@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::node::{AnyNode, Change};
+use super::changes::Changes;
+use super::node::AnyNode;
 use super::order::{self, Link};
 use super::table::{Keys, Table, Wrote};
 use super::{Records, UnitOfWork};
@@ -17,10 +18,9 @@ impl<C: SessionConnection> UnitOfWork<C> {
     /// Sends everything that waits: for each table changes, then new rows; then deletes, in reverse. Nodes stay as they are
     /// until [`settle`](Self::settle).
     pub(crate) fn send(&self, core: &Core<C>, place: Place) -> Result<()> {
-        let dirty = by_table(self, &self.dirty.borrow());
+        let mut dirty = by_table(self, &self.dirty.borrow());
         let marked = by_table(self, &self.marked.borrow());
-        let records: Vec<_> =
-            self.records.borrow().iter().filter(|records| !records.levels().is_empty()).cloned().collect();
+        let records: Vec<_> = self.records.borrow().iter().filter(|records| !records.is_empty()).cloned().collect();
         refuse_twins(&dirty)?;
         for (table, nodes) in &marked {
             table.expect_deletes(nodes.clone());
@@ -30,14 +30,16 @@ impl<C: SessionConnection> UnitOfWork<C> {
         }
         let groups = self.groups(&dirty, &marked, &records);
         for group in &groups {
-            let own: Vec<_> = dirty.iter().filter(|(table, _)| group.contains(&table.table())).cloned().collect();
+            let own = dirty.extract_if(.., |(table, _)| group.contains(&table.table())).collect();
             let (now, later) = around_inserts(own, group, &records);
-            update(core, group, &now, place)?;
+            update(core, group, now, place)?;
             insert(core, group, &records, place)?;
-            update(core, group, &later, place)?;
+            update(core, group, later, place)?;
         }
-        for group in groups.iter().rev() {
-            delete(core, group, &marked, place)?;
+        if !marked.is_empty() {
+            for group in groups.iter().rev() {
+                delete(core, group, &marked, place)?;
+            }
         }
         Ok(())
     }
@@ -63,17 +65,20 @@ impl<C: SessionConnection> UnitOfWork<C> {
     }
 
     /// The flush was good.
-    pub(crate) fn settle(&self) -> Vec<Change> {
+    pub(crate) fn settle(&self, changes: &mut Changes) {
         let written = (self.dirty.take(), self.marked.take());
         drop(written);
         self.links.borrow_mut().clear();
         let tables = self.tables();
         self.stale_by(&tables);
-        let mut changes: Vec<_> = tables.iter().flat_map(|table| table.settle()).collect();
+        for table in &tables {
+            table.settle(changes);
+        }
         let records = self.records.borrow().clone();
-        changes.extend(records.iter().flat_map(|records| records.settle()));
-        self.pending.set(records.iter().map(|records| records.nodes().len()).sum());
-        changes
+        for records in &records {
+            records.settle(changes);
+        }
+        self.pending.set(records.iter().map(|records| records.len()).sum());
     }
 
     /// Entities that the flush has changed without writing them are stale: others of the same table, and where keys changed or
@@ -185,10 +190,11 @@ fn around_inserts<C: SessionConnection>(
     (nodes, later)
 }
 
-fn update<C: SessionConnection>(core: &Core<C>, group: &[TableId], nodes: &Nodes<C>, place: Place) -> Result<()> {
+fn update<C: SessionConnection>(core: &Core<C>, group: &[TableId], nodes: Nodes<C>, place: Place) -> Result<()> {
+    let mut nodes = nodes;
     for id in group {
-        for (table, nodes) in nodes.iter().filter(|(table, nodes)| table.table() == *id && !nodes.is_empty()) {
-            table.update(core, nodes.clone(), place)?;
+        for (table, nodes) in nodes.extract_if(.., |(table, nodes)| table.table() == *id && !nodes.is_empty()) {
+            table.update(core, nodes, place)?;
         }
     }
     Ok(())

@@ -59,9 +59,34 @@ impl<T: Entity> IdentityMap<T> {
     /// Puts a node in. Gives the other one with the same key, which leaves.
     pub(crate) fn insert(&mut self, node: &Rc<Node<T>>) -> Option<Rc<Node<T>>> {
         let (hash, key) = node.look(|value| (self.hash(value), value.key()))?;
-        let before = self.remove(hash, |value| value.has_key(&key));
+        let is_it = |entry: &Entry<T>| {
+            entry.hash == hash
+                && entry
+                    .node
+                    .upgrade()
+                    .is_some_and(|node| node.look_at_base(|value| value.has_key(&key)).unwrap_or(false))
+        };
+        if let Some(entry) = self.nodes.find_mut(hash, is_it) {
+            let before = std::mem::replace(&mut entry.node, Rc::downgrade(node)).upgrade();
+            return before.filter(|before| !Rc::ptr_eq(before, node));
+        }
         self.push(hash, node);
-        before.filter(|before| !Rc::ptr_eq(before, node))
+        None
+    }
+
+    /// Makes room for more nodes at once.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        if self.nodes.len() + more > self.nodes.capacity() {
+            self.sweep();
+            self.nodes.reserve(more, |entry| entry.hash);
+        }
+    }
+
+    /// Forgets nodes that nobody holds any more, where there may be many.
+    fn sweep(&mut self) {
+        if self.nodes.len() >= SWEPT_FROM {
+            self.nodes.retain(|entry| entry.node.strong_count() > 0);
+        }
     }
 
     /// Puts a node in whose key is not there.
@@ -72,18 +97,10 @@ impl<T: Entity> IdentityMap<T> {
     }
 
     fn push(&mut self, hash: u64, node: &Rc<Node<T>>) {
-        if self.nodes.len() >= SWEPT_FROM && self.nodes.len() == self.nodes.capacity() {
-            self.nodes.retain(|entry| entry.node.strong_count() > 0);
+        if self.nodes.len() == self.nodes.capacity() {
+            self.sweep();
         }
         self.nodes.insert_unique(hash, Entry { hash, node: Rc::downgrade(node) }, |entry| entry.hash);
-    }
-
-    fn remove(&mut self, hash: u64, mut is_it: impl FnMut(&T) -> bool) -> Option<Rc<Node<T>>> {
-        let found = self.nodes.find_entry(hash, |entry| {
-            entry.hash == hash
-                && entry.node.upgrade().is_some_and(|node| node.look_at_base(&mut is_it).unwrap_or(false))
-        });
-        found.ok()?.remove().0.node.upgrade()
     }
 
     /// Takes this very node out, under the key of `value`.
@@ -102,8 +119,15 @@ impl<T: Entity> IdentityMap<T> {
         self.nodes.iter().filter_map(|entry| entry.node.upgrade())
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Empty, and not large.
+    pub(crate) fn rest(&mut self) {
         self.nodes.clear();
+        self.nodes.shrink_to(super::KEPT, |entry| entry.hash);
+    }
+
+    /// Takes every node out; gives those that somebody holds.
+    pub(crate) fn drain(&mut self) -> Vec<Rc<Node<T>>> {
+        self.nodes.drain().filter_map(|entry| entry.node.upgrade()).collect()
     }
 }
 

@@ -4,7 +4,10 @@ use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
+use smallvec::SmallVec;
+
 use super::IntoAny;
+use super::changes::{Change, Changes};
 use super::tracked::ObjectState;
 use crate::entity::Entity;
 use crate::error::{Error, Result};
@@ -25,7 +28,7 @@ pub(crate) trait Ops {
 
 /// What the nodes of a session share.
 pub(crate) struct Owner {
-    session: u64,
+    session: Cell<u64>,
     /// Raised when everything that is clean becomes stale.
     epoch: Cell<u32>,
     /// How many savepoints are open.
@@ -49,7 +52,7 @@ const STALE: u32 = 0;
 impl Owner {
     pub(crate) fn new(session: u64, ops: Weak<dyn Ops>) -> Rc<Self> {
         Rc::new(Self {
-            session,
+            session: Cell::new(session),
             epoch: Cell::new(STALE + 1),
             level: Cell::new(0),
             guards: RefCell::default(),
@@ -59,7 +62,14 @@ impl Owner {
     }
 
     pub(crate) fn session(&self) -> u64 {
-        self.session
+        self.session.get()
+    }
+
+    /// Another session is the owner, of nodes that it will make.
+    pub(crate) fn pass_on(&self, session: u64, ops: Weak<dyn Ops>, level: u32) {
+        self.session.set(session);
+        self.level.set(level);
+        *self.ops.borrow_mut() = Some(ops);
     }
 
     /// The session, while it is open.
@@ -123,13 +133,6 @@ impl Guard {
     }
 }
 
-/// An object's way from one state to another, for the listeners.
-pub(crate) struct Change {
-    pub(crate) node: Rc<dyn AnyNode>,
-    pub(crate) from: ObjectState,
-    pub(crate) to: ObjectState,
-}
-
 /// A node of any entity.
 pub(crate) trait AnyNode: IntoAny {
     fn entity(&self) -> TypeId;
@@ -143,9 +146,9 @@ pub(crate) trait AnyNode: IntoAny {
     /// Drops the changes that were not written, and makes it stale.
     fn expire(&self);
     /// A deleted one is not the session's any more.
-    fn leave(self: Rc<Self>) -> Option<Change>;
+    fn leave(self: Rc<Self>, changes: &mut Changes);
     /// The transaction is stored: there is nothing to undo any more.
-    fn committed(self: Rc<Self>) -> Option<Change>;
+    fn committed(self: Rc<Self>, changes: &mut Changes);
 }
 
 /// The record that was made of a row again.
@@ -164,7 +167,8 @@ struct Undo<T> {
 struct Extra<T> {
     /// What the database holds, while the value differs.
     base: Option<Rc<T>>,
-    undo: Vec<Undo<T>>,
+    /// For each frame that has touched it; mostly there is one.
+    undo: SmallVec<[Undo<T>; 1]>,
     /// What it was to be inserted from, or was.
     record: Option<Unfinished>,
     /// What the running flush inserted.
@@ -175,13 +179,21 @@ struct Extra<T> {
 
 impl<T> Default for Extra<T> {
     fn default() -> Self {
-        Self { base: None, undo: Vec::new(), record: None, staged: None, level: 0 }
+        Self { base: None, undo: SmallVec::new(), record: None, staged: None, level: 0 }
     }
 }
 
 impl<T> Extra<T> {
     fn is_empty(&self) -> bool {
         self.base.is_none() && self.undo.is_empty() && self.record.is_none() && self.staged.is_none()
+    }
+
+    fn remember(&mut self, level: u32, state: ObjectState, value: impl FnOnce(Option<Rc<T>>) -> Option<Rc<T>>) -> bool {
+        let is_new = self.undo.last().is_none_or(|undo| undo.level < level);
+        if is_new {
+            self.undo.push(Undo { level, state, value: value(self.base.clone()), unfinish: None });
+        }
+        is_new
     }
 }
 
@@ -323,15 +335,17 @@ impl<T: Entity> Node<T> {
         }
     }
 
-    /// A change: keeps the old value as the base, unless there is one. Says whether it is the first since the last flush.
-    pub(crate) fn change(&self, value: T) -> bool {
+    /// A change: keeps the old value as the base, unless there is one, and for a rollback of the innermost frame. Says whether
+    /// it is the first since the last flush, and whether it is the frame's first touch.
+    pub(crate) fn change(&self, value: T, level: u32) -> (bool, bool) {
         let old = self.value.replace(Some(Rc::new(value)));
+        let state = self.state.get();
         self.extra(|extra| {
-            let first = extra.base.is_none();
-            if first {
+            let is_first = extra.base.is_none();
+            if is_first {
                 extra.base = old;
             }
-            first
+            (is_first, extra.remember(level, state, |base| base))
         })
     }
 
@@ -342,7 +356,6 @@ impl<T: Entity> Node<T> {
     /// The running flush was good: what it inserted is the row.
     pub(crate) fn inserted(&self, level: u32, unfinish: fn(T) -> Unfinished) {
         let staged = self.extra(|extra| {
-            extra.undo.reserve_exact(1);
             extra.undo.push(Undo { level, state: ObjectState::Transient, value: None, unfinish: Some(unfinish) });
             extra.level = 0;
             extra.staged.take()
@@ -354,17 +367,8 @@ impl<T: Entity> Node<T> {
 
     /// Keeps what a rollback of the innermost frame will need. Says whether the frame had not touched it yet.
     pub(crate) fn remember(&self, level: u32) -> bool {
-        let value = self.base();
         let state = self.state.get();
-        self.extra(|extra| {
-            let is_new = extra.undo.last().is_none_or(|undo| undo.level < level);
-            if is_new {
-                // Mostly the only one.
-                extra.undo.reserve_exact(1);
-                extra.undo.push(Undo { level, state, value, unfinish: None });
-            }
-            is_new
-        })
+        self.extra(|extra| extra.remember(level, state, |base| base.or_else(|| self.value())))
     }
 
     /// Puts back what was before the frame `level`.
@@ -462,8 +466,10 @@ impl<T: Entity> AnyNode for Node<T> {
 
     fn release(&self, level: u32) {
         self.extra(|extra| {
-            let Some(last) = extra.undo.pop_if(|undo| undo.level == level) else { return };
-            if extra.undo.last().is_none_or(|undo| undo.level + 1 < level) {
+            if extra.undo.last().is_some_and(|undo| undo.level == level)
+                && let Some(last) = extra.undo.pop()
+                && extra.undo.last().is_none_or(|undo| undo.level + 1 < level)
+            {
                 extra.undo.push(Undo { level: level.saturating_sub(1), ..last });
             }
         });
@@ -474,23 +480,22 @@ impl<T: Entity> AnyNode for Node<T> {
         self.make_stale();
     }
 
-    fn leave(self: Rc<Self>) -> Option<Change> {
+    fn leave(self: Rc<Self>, changes: &mut Changes) {
         let from = self.state.get();
-        if from != ObjectState::Deleted {
-            return None;
+        if from == ObjectState::Deleted {
+            self.detach();
+            changes.push(|| Change { node: self, from, to: ObjectState::Detached });
         }
-        self.detach();
-        Some(Change { node: self, from, to: ObjectState::Detached })
     }
 
-    fn committed(self: Rc<Self>) -> Option<Change> {
-        if self.peek(|extra| extra.is_some()) {
-            self.extra(|extra| extra.undo = Vec::new());
+    fn committed(self: Rc<Self>, changes: &mut Changes) {
+        if let Some(mut extra) = self.extra.take() {
+            extra.undo.clear();
+            self.extra.set((extra.level > 0 || !extra.is_empty()).then_some(extra));
         }
-        if self.state.get() != ObjectState::Deleted {
-            return None;
+        if self.state.get() == ObjectState::Deleted {
+            self.state.set(ObjectState::Detached);
+            changes.push(|| Change { node: self, from: ObjectState::Deleted, to: ObjectState::Detached });
         }
-        self.state.set(ObjectState::Detached);
-        Some(Change { node: self, from: ObjectState::Deleted, to: ObjectState::Detached })
     }
 }

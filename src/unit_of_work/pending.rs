@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::IntoAny;
-use super::node::{AnyNode, Change, Node, Unfinished};
+use super::changes::{Change, Changes};
+use super::node::{AnyNode, Node, Unfinished};
 use super::table::{TableUnit, boxed};
 use super::tracked::ObjectState;
 use crate::backend::SessionConnection;
@@ -32,11 +33,13 @@ pub(crate) trait Records<C: SessionConnection>: IntoAny {
     /// Inserts the rows of a level.
     fn insert(&self, core: &Core<C>, level: u32, place: Place) -> Result<()>;
     /// The flush was good: what was inserted is there.
-    fn settle(&self) -> Vec<Change>;
+    fn settle(&self, changes: &mut Changes);
     /// The flush failed: what was inserted waits again.
     fn revert(&self);
     /// Rolled back: what waits is transient.
-    fn cancel(&self) -> Vec<Change>;
+    fn cancel(&self, changes: &mut Changes);
+    fn is_empty(&self) -> bool;
+    fn len(&self) -> usize;
     /// Takes one out; says whether it was there.
     fn expunge(&self, node: &Rc<dyn AnyNode>) -> bool;
     fn nodes(&self) -> Vec<(u64, Rc<dyn AnyNode>)>;
@@ -244,22 +247,27 @@ impl<N: Record, C: Insert<N> + Persist<N::Entity>> Records<C> for RecordUnit<N, 
         Ok(())
     }
 
-    fn settle(&self) -> Vec<Change> {
-        let mut changes = Vec::new();
-        for row in self.rows.take() {
+    fn settle(&self, changes: &mut Changes) {
+        let rows = self.rows.take();
+        let Some(owner) = rows.first().map(|row| Rc::clone(row.node.owner())) else { return };
+        let (ops, level) = (owner.ops(), owner.level());
+        let mut waiting = Vec::new();
+        self.table.expect_more(rows.len());
+        for row in rows {
             if !matches!(row.state, State::Inserted(_)) {
-                self.rows.borrow_mut().push(row);
+                waiting.push(row);
                 continue;
             }
-            let owner = row.node.owner();
-            row.node.inserted(owner.level(), unfinish::<N>);
-            if let Some(ops) = owner.ops() {
+            row.node.inserted(level, unfinish::<N>);
+            if let Some(ops) = &ops {
                 ops.touch(&row.node.erased());
             }
-            changes.extend(self.table.put(&row.node));
-            changes.push(Change { node: row.node.erased(), from: ObjectState::Pending, to: ObjectState::Persistent });
+            self.table.put(&row.node, changes);
+            changes.push(|| Change { node: row.node, from: ObjectState::Pending, to: ObjectState::Persistent });
         }
-        changes
+        let mut rows = self.rows.borrow_mut();
+        waiting.append(&mut rows);
+        *rows = waiting;
     }
 
     fn revert(&self) {
@@ -274,17 +282,23 @@ impl<N: Record, C: Insert<N> + Persist<N::Entity>> Records<C> for RecordUnit<N, 
         }
     }
 
-    fn cancel(&self) -> Vec<Change> {
-        let rows = self.rows.take();
-        let cancelled = rows.into_iter().map(|row| {
+    fn cancel(&self, changes: &mut Changes) {
+        for row in self.rows.take() {
             let record = match row.state {
                 State::Waiting(Make::Ready(record)) => Some(boxed(record)),
                 _ => None,
             };
             row.node.cancel(record);
-            Change { node: row.node.erased(), from: ObjectState::Pending, to: ObjectState::Transient }
-        });
-        cancelled.collect()
+            changes.push(|| Change { node: row.node, from: ObjectState::Pending, to: ObjectState::Transient });
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rows.borrow().is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.rows.borrow().len()
     }
 
     fn expunge(&self, node: &Rc<dyn AnyNode>) -> bool {

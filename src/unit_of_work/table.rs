@@ -2,13 +2,16 @@
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
+use hashbrown::HashMap;
+
 use super::IntoAny;
+use super::changes::{Change, Changes};
 use super::identity::IdentityMap;
-use super::node::{AnyNode, Change, Node, Owner};
+use super::node::{AnyNode, Node, Owner};
 use super::tracked::ObjectState;
 use crate::backend::SessionConnection;
 use crate::entity::{self, ColumnSet, Entity, Persist, Reference, RowLock, TableId};
@@ -44,13 +47,15 @@ pub(crate) trait Table<C: SessionConnection>: IntoAny {
     /// The nodes that are to refer to one of these keys, and the others.
     fn referring(&self, nodes: Vec<Rc<dyn AnyNode>>, keys: &Keys) -> (AnyNodes, AnyNodes);
     /// The flush was good: nodes become what was written.
-    fn settle(&self) -> Vec<Change>;
+    fn settle(&self, changes: &mut Changes);
     /// The flush failed: nodes stay what they are.
     fn revert(&self);
     /// Undoes what was done since `level` began to these nodes, which are in the order of their first touch.
-    fn undo(&self, nodes: Vec<Rc<dyn AnyNode>>, level: u32) -> Vec<Change>;
+    fn undo(&self, nodes: Vec<Rc<dyn AnyNode>>, level: u32, changes: &mut Changes);
     /// Detaches every node.
-    fn forget(&self) -> Vec<Change>;
+    fn forget(&self, changes: &mut Changes);
+    /// Keeps no more memory than the next session may need.
+    fn rest(&self);
 }
 
 /// What a flush did to rows that were there, as far as others of the map may show it.
@@ -68,8 +73,34 @@ pub(crate) struct Doomed {
     pub(crate) references: Vec<Reference>,
 }
 
-/// A node, and what the running flush has made of its row.
-type Written<T> = (Rc<Node<T>>, Rc<T>);
+/// A changed row in a running flush.
+struct Written<T: Entity> {
+    node: Rc<Node<T>>,
+    /// What the flush has made of it.
+    value: Rc<T>,
+    /// Whether it has another key now.
+    has_moved: bool,
+}
+
+/// A changed row that waits for its UPDATE.
+struct Changed<T: Entity> {
+    node: Rc<Node<T>>,
+    base: Rc<T>,
+    value: Rc<T>,
+    columns: ColumnSet,
+}
+
+impl<T: Entity> Changed<T> {
+    fn new(node: Rc<Node<T>>) -> Option<Self> {
+        let (base, value) = (node.base()?, node.value()?);
+        let columns = value.diff(&base);
+        Some(Self { node, base, value, columns })
+    }
+
+    fn has_moved(&self) -> bool {
+        self.columns.meets(T::key_columns()) && self.base.key() != self.value.key()
+    }
+}
 
 type AnyNodes = Vec<Rc<dyn AnyNode>>;
 
@@ -91,30 +122,29 @@ fn typed<T: Entity>(nodes: Vec<Rc<dyn AnyNode>>) -> impl Iterator<Item = Rc<Node
 }
 
 /// Puts a row that takes a key behind the one that gives it up.
-fn keys_handed_on<T: Entity>(nodes: Vec<Rc<Node<T>>>) -> Vec<Rc<Node<T>>> {
-    let keys = |node: &Rc<Node<T>>| Some((node.base()?.key(), node.key()?));
-    let changes: HashMap<T::Key, (usize, T::Key)> = nodes
-        .iter()
-        .enumerate()
-        .filter_map(|(n, node)| keys(node).filter(|(old, new)| old != new).map(|(old, new)| (old, (n, new))))
-        .collect();
-    if changes.len() < 2 {
-        return nodes;
+fn keys_handed_on<T: Entity>(rows: Vec<Changed<T>>) -> Vec<Changed<T>> {
+    if rows.iter().filter(|row| row.has_moved()).nth(1).is_none() {
+        return rows;
     }
-    let mut order = Vec::with_capacity(nodes.len());
-    let mut placed = vec![false; nodes.len()];
-    for first in 0..nodes.len() {
+    let moved = rows.iter().enumerate().filter(|(_, row)| row.has_moved());
+    let changes: HashMap<T::Key, (usize, T::Key)> =
+        moved.map(|(n, row)| (row.base.key(), (n, row.value.key()))).collect();
+    let mut order = Vec::with_capacity(rows.len());
+    let mut placed = vec![false; rows.len()];
+    for first in 0..rows.len() {
         // Along the chain to the one whose new key nobody has; a ring ends where it began.
         let mut chain = Vec::new();
         let mut next = Some(first);
         while let Some(n) = next.filter(|n| !placed[*n]) {
             placed[n] = true;
             chain.push(n);
-            next = keys(&nodes[n]).and_then(|(_, new)| changes.get(&new)).map(|(n, _)| *n);
+            let new = rows[n].has_moved().then(|| rows[n].value.key());
+            next = new.and_then(|new| changes.get(&new)).map(|(n, _)| *n);
         }
         order.extend(chain.into_iter().rev());
     }
-    order.into_iter().map(|n| Rc::clone(&nodes[n])).collect()
+    let mut rows: Vec<_> = rows.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|n| rows[n].take()).collect()
 }
 
 /// Rows that a flush writes together.
@@ -143,25 +173,30 @@ impl<T: Entity, C: Persist<T>> TableUnit<T, C> {
         self.map.borrow().live().collect()
     }
 
-    /// The node of a row that was read: a clean one takes the new values, a changed one keeps its own.
-    pub(crate) fn intern(&self, value: T) -> Result<(Rc<Node<T>>, Option<Change>)> {
+    /// The node of a row that was read: a clean one takes the new values, a changed one keeps its own. Says whether it is new.
+    pub(crate) fn intern(&self, value: T) -> Result<(Rc<Node<T>>, bool)> {
         #[cfg(debug_assertions)]
         debug_assert!(super::identity::check_hash(&value), "`hash_key` and the key's own hash differ");
         let known = self.map.borrow().of(&value);
-        let (node, change) = match known {
+        let is_new = known.is_none();
+        let node = match known {
             Some(node) => {
                 self.overwrite(&node, value)?;
-                (node, None)
+                node
             }
             None => {
                 let node = Node::loaded(Rc::clone(&self.owner), value);
                 self.map.borrow_mut().insert_new(&node);
-                let change = Change { node: node.erased(), from: ObjectState::Transient, to: ObjectState::Persistent };
-                (node, Some(change))
+                node
             }
         };
         self.was_read(&node);
-        Ok((node, change))
+        Ok((node, is_new))
+    }
+
+    /// So many rows are about to come.
+    pub(crate) fn expect_more(&self, rows: usize) {
+        self.map.borrow_mut().reserve(rows);
     }
 
     /// What a savepoint showed is not what holds after its rollback.
@@ -270,10 +305,12 @@ impl<T: Entity, C: Persist<T>> TableUnit<T, C> {
     }
 
     /// Puts the node of a new row in; one with the same key, whose row must be gone, leaves.
-    pub(crate) fn put(&self, node: &Rc<Node<T>>) -> Option<Change> {
-        let before = self.map.borrow_mut().insert(node)?;
-        before.detach();
-        Some(Change { node: before.erased(), from: ObjectState::Persistent, to: ObjectState::Detached })
+    pub(crate) fn put(&self, node: &Rc<Node<T>>, changes: &mut Changes) {
+        let before = self.map.borrow_mut().insert(node);
+        if let Some(before) = before {
+            before.detach();
+            changes.push(|| Change { node: before, from: ObjectState::Persistent, to: ObjectState::Detached });
+        }
     }
 
     pub(crate) fn remove(&self, node: &Rc<Node<T>>) {
@@ -282,12 +319,14 @@ impl<T: Entity, C: Persist<T>> TableUnit<T, C> {
         }
     }
 
-    fn batches(&self, core: &Core<C>, nodes: &[Rc<Node<T>>], place: Place) -> Result<Vec<Batch<T>>> {
+    fn batches(&self, core: &Core<C>, rows: Vec<Changed<T>>, place: Place) -> Result<Vec<Batch<T>>> {
         let mut batches: Vec<Batch<T>> = Vec::new();
         let mut by_columns: HashMap<ColumnSet, usize> = HashMap::new();
-        for node in nodes {
-            let (Some(base), Some(mut value)) = (node.base(), node.value()) else { continue };
-            let mut columns = value.diff(&base);
+        // Mostly one row changes what the one before did.
+        let mut last: Option<(ColumnSet, usize)> = None;
+        let count = rows.len();
+        let mut updated = Vec::with_capacity(count);
+        for Changed { node, base, mut value, mut columns } in rows {
             if C::HAS_HOOKS && !columns.is_empty() {
                 let mut changed = T::clone(&value);
                 core.entity_hook(place, |conn| conn.before_update(&mut changed))?;
@@ -299,7 +338,7 @@ impl<T: Entity, C: Persist<T>> TableUnit<T, C> {
                 columns = columns.without(ColumnSet::of(column));
             }
             if columns.is_empty() {
-                self.updated.borrow_mut().push((Rc::clone(node), base));
+                updated.push(Written { node, value: base, has_moved: false });
                 continue;
             }
             if let (Some(column), Some(version)) = (T::version_column(), base.version()) {
@@ -308,19 +347,30 @@ impl<T: Entity, C: Persist<T>> TableUnit<T, C> {
                 value = Rc::new(next);
                 columns = columns.with(column, true);
             }
-            self.updated.borrow_mut().push((Rc::clone(node), Rc::clone(&value)));
-            if columns.meets(T::key_columns()) && !by_columns.contains_key(&columns) {
-                // Keys are handed on in the order of the rows: none may join a batch that is sent before its neighbour's.
-                by_columns.retain(|other, _| !other.meets(T::key_columns()));
-            }
-            let batch = *by_columns.entry(columns).or_insert_with(|| {
-                batches.push(Batch { columns, rows: Vec::new() });
-                batches.len() - 1
-            });
+            let changes_key = columns.meets(T::key_columns());
+            let has_moved = changes_key && base.key() != value.key();
+            updated.push(Written { node, value: Rc::clone(&value), has_moved });
+            let batch = match last.filter(|(other, _)| *other == columns) {
+                Some((_, batch)) => batch,
+                None => {
+                    if changes_key && !by_columns.contains_key(&columns) {
+                        // Keys are handed on in the order of the rows: none may join a batch that is sent before its
+                        // neighbour's.
+                        by_columns.retain(|other, _| !other.meets(T::key_columns()));
+                    }
+                    *by_columns.entry(columns).or_insert_with(|| {
+                        let room = if batches.is_empty() { count } else { 0 };
+                        batches.push(Batch { columns, rows: Vec::with_capacity(room) });
+                        batches.len() - 1
+                    })
+                }
+            };
+            last = Some((columns, batch));
             if let Some(batch) = batches.get_mut(batch) {
                 batch.rows.push((base, value));
             }
         }
+        self.updated.borrow_mut().append(&mut updated);
         Ok(batches)
     }
 }
@@ -358,7 +408,7 @@ impl<T: Entity, C: Persist<T>> Table<C> for TableUnit<T, C> {
                     self.remove(node);
                     let from = node.state();
                     node.detach();
-                    core.tell_transitions(vec![Change { node: node.erased(), from, to: ObjectState::Detached }]);
+                    core.tell_transitions([Change { node: node.erased(), from, to: ObjectState::Detached }]);
                     gone.get_or_insert_with(|| Error::RowGone { table: T::TABLE, key: format!("{key:?}") });
                 }
             }
@@ -372,11 +422,13 @@ impl<T: Entity, C: Persist<T>> Table<C> for TableUnit<T, C> {
     }
 
     fn update(&self, core: &Core<C>, nodes: Vec<Rc<dyn AnyNode>>, place: Place) -> Result<()> {
-        let mut nodes: Vec<_> = typed::<T>(nodes).filter(|node| !node.is_marked()).collect();
+        let unmarked = typed::<T>(nodes).filter(|node| !node.is_marked());
+        let mut rows: Vec<_> = unmarked.filter_map(Changed::new).collect();
         // In the order of their keys, so that two sessions don't wait for each other.
-        nodes.sort_by_cached_key(|node| node.base().map(|base| base.key()));
-        let nodes = keys_handed_on(nodes);
-        for batch in self.batches(core, &nodes, place)? {
+        if rows.len() > 1 {
+            rows.sort_by_cached_key(|row| row.base.key());
+        }
+        for batch in self.batches(core, keys_handed_on(rows), place)? {
             self.write(core, &batch.rows, batch.columns, place)?;
             if C::HAS_HOOKS {
                 let mut written = batch.rows.iter();
@@ -433,8 +485,7 @@ impl<T: Entity, C: Persist<T>> Table<C> for TableUnit<T, C> {
 
     fn wrote(&self) -> Wrote {
         let updated = self.updated.borrow();
-        let key_changed = |(node, value): &Written<T>| node.base().is_some_and(|base| !base.has_key(&value.key()));
-        if !self.deleted.borrow().is_empty() || updated.iter().any(key_changed) {
+        if !self.deleted.borrow().is_empty() || updated.iter().any(|row| row.has_moved) {
             Wrote::Keys
         } else if updated.is_empty() {
             Wrote::Nothing
@@ -460,7 +511,7 @@ impl<T: Entity, C: Persist<T>> Table<C> for TableUnit<T, C> {
         (erased(referring), erased(others))
     }
 
-    fn settle(&self) -> Vec<Change> {
+    fn settle(&self, changes: &mut Changes) {
         let level = self.owner.level();
         let ops = self.owner.ops();
         let touch = |node: &Rc<Node<T>>| {
@@ -470,7 +521,6 @@ impl<T: Entity, C: Persist<T>> Table<C> for TableUnit<T, C> {
                 ops.touch(&node.erased());
             }
         };
-        let mut changes = Vec::new();
         self.doomed.borrow_mut().clear();
         for node in self.deleted.take() {
             touch(&node);
@@ -478,20 +528,21 @@ impl<T: Entity, C: Persist<T>> Table<C> for TableUnit<T, C> {
             node.drop_changes();
             node.set_marked(false);
             node.set_state(ObjectState::Deleted);
-            changes.push(Change { node: node.erased(), from: ObjectState::Persistent, to: ObjectState::Deleted });
+            changes.push(|| Change { node, from: ObjectState::Persistent, to: ObjectState::Deleted });
         }
         // First every old key is given up, so that nobody is taken for the one who had a new key before.
         let mut moved = Vec::new();
-        for (node, value) in self.updated.take() {
+        for Written { node, value, has_moved } in self.updated.take() {
             touch(&node);
-            if node.base().is_some_and(|base| !base.has_key(&value.key())) {
+            if has_moved {
                 self.remove(&node);
                 moved.push(Rc::clone(&node));
             }
             node.written(value);
         }
-        changes.extend(moved.iter().filter_map(|node| self.put(node)));
-        changes
+        for node in moved {
+            self.put(&node, changes);
+        }
     }
 
     fn revert(&self) {
@@ -500,13 +551,12 @@ impl<T: Entity, C: Persist<T>> Table<C> for TableUnit<T, C> {
         self.updated.borrow_mut().clear();
     }
 
-    fn undo(&self, nodes: Vec<Rc<dyn AnyNode>>, level: u32) -> Vec<Change> {
+    fn undo(&self, nodes: Vec<Rc<dyn AnyNode>>, level: u32, changes: &mut Changes) {
         let nodes: Vec<_> = typed::<T>(nodes).collect();
         // First everything leaves, so that a key that was used twice is free for the one that had it before.
         for node in nodes.iter().filter(|node| node.state() == ObjectState::Persistent) {
             self.remove(node);
         }
-        let mut changes = Vec::new();
         let mut back = HashSet::new();
         // In the order in which they were touched: who had a key first had it before the frame began, and who was read
         // under it later was another row.
@@ -521,27 +571,28 @@ impl<T: Entity, C: Persist<T>> Table<C> for TableUnit<T, C> {
                 if holder.is_some_and(|holder| holder != Rc::as_ptr(&node) && back.contains(&holder)) {
                     node.detach();
                 } else {
-                    changes.extend(self.put(&node));
+                    self.put(&node, changes);
                     back.insert(Rc::as_ptr(&node));
                 }
             }
             let to = node.state();
             if from != to {
-                changes.push(Change { node: node.erased(), from, to });
+                changes.push(|| Change { node, from, to });
             }
         }
-        changes
     }
 
-    fn forget(&self) -> Vec<Change> {
-        let nodes = self.live();
-        self.map.borrow_mut().clear();
-        let left = nodes.into_iter().map(|node| {
+    fn forget(&self, changes: &mut Changes) {
+        let nodes = self.map.borrow_mut().drain();
+        for node in nodes {
             let from = node.state();
             node.detach();
-            Change { node: node.erased(), from, to: ObjectState::Detached }
-        });
-        left.collect()
+            changes.push(|| Change { node, from, to: ObjectState::Detached });
+        }
+    }
+
+    fn rest(&self) {
+        self.map.borrow_mut().rest();
     }
 }
 

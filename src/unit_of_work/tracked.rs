@@ -207,10 +207,11 @@ impl<T: Entity> Tracked<T> {
             return;
         }
         let Some(ops) = node.owner().ops() else { return };
-        if node.remember(node.owner().level()) {
+        let (is_first, is_touched) = node.change(copy, node.owner().level());
+        if is_touched {
             ops.touch(&node.erased());
         }
-        if node.change(copy) {
+        if is_first {
             ops.changed(node.erased());
         }
     }

@@ -12,7 +12,8 @@ use diesel::sql_types::BigInt;
 use crate::backend::SessionConnection;
 use crate::entity::ColumnSet;
 
-use super::text::{Purpose, kept_prepared, key_names, push_table, refuse};
+use super::kept::{Kept, Purpose, is_kept};
+use super::text::{key_names, push_table, refuse};
 use super::{BindKey, Columns, Row};
 
 /// `UPDATE … SET changes` for the row with this key and, where there is one, this version, which is raised; gives how
@@ -46,7 +47,7 @@ where
     let mut hasher = DefaultHasher::new();
     hasher.write(text.as_bytes());
     let kept =
-        changes.is_safe_to_cache_prepared(&backend)? && kept_prepared::<T>(Purpose::Apply, u128::from(hasher.finish()));
+        changes.is_safe_to_cache_prepared(&backend)? && is_kept::<T>(Purpose::Apply, u128::from(hasher.finish()));
     Apply::<T, _> { key, version, changes, kept }.execute(conn)
 }
 
@@ -70,8 +71,8 @@ where
     if columns.is_empty() {
         return Ok(1);
     }
-    let kept = kept_prepared::<T>(Purpose::SetNull, columns.bits());
-    SetNull::<T> { key, columns, kept }.execute(conn)
+    let statement = SetNull::<T> { key, columns };
+    Kept::new::<T, C::Backend>(statement, Purpose::SetNull, columns.bits(), 1, true)?.execute(conn)
 }
 
 /// ` WHERE a = ? AND b = ?`
@@ -114,7 +115,7 @@ where
             out.unsafe_to_cache_prepared();
         }
         out.push_sql("UPDATE ");
-        push_table(&mut out, T::TABLE)?;
+        push_table::<T, DB>(&mut out)?;
         out.push_sql(" SET ");
         self.changes.walk_ast(out.reborrow())?;
         if let Some(version) = T::version_column() {
@@ -139,7 +140,6 @@ where
 struct SetNull<'a, T: Row> {
     key: &'a T::Key,
     columns: ColumnSet,
-    kept: bool,
 }
 
 impl<T: Row> QueryId for SetNull<'_, T> {
@@ -147,19 +147,14 @@ impl<T: Row> QueryId for SetNull<'_, T> {
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl<C, T: Row> RunQueryDsl<C> for SetNull<'_, T> {}
-
 impl<T, DB> QueryFragment<DB> for SetNull<'_, T>
 where
     T: Row + BindKey<DB>,
     DB: Backend,
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        if !self.kept {
-            out.unsafe_to_cache_prepared();
-        }
         out.push_sql("UPDATE ");
-        push_table(&mut out, T::TABLE)?;
+        push_table::<T, DB>(&mut out)?;
         for (i, column) in self.columns.iter().enumerate() {
             out.push_sql(if i > 0 { ", " } else { " SET " });
             out.push_identifier(<T as Columns>::name(column))?;

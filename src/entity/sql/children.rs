@@ -7,10 +7,12 @@ use diesel::query_builder::QueryFragment;
 use diesel::result::QueryResult;
 
 use crate::backend::SessionConnection;
+use crate::entity::ColumnSet;
 
+use super::kept::{Kept, Purpose};
 use super::read::rows;
 use super::select::Select;
-use super::text::largest;
+use super::text::{largest, padded};
 use super::{BindKey, Row};
 
 /// The rows whose columns `foreign_key` refer to any of these keys: ordered by their own key, for each
@@ -31,6 +33,9 @@ where
     for keys in keys.chunks(largest(foreign_key.len())) {
         let mut select = Select::<T, P, _, false>::new(kind, keys, foreign_key, "");
         select.ordered = true;
+        let columns: ColumnSet = foreign_key.iter().copied().collect();
+        let size = padded(keys.len());
+        let select = Kept::new::<T, C::Backend>(select, Purpose::SelectChildren, columns.bits(), size, true)?;
         found.append(&mut rows(conn, select)?);
     }
     Ok(found)

@@ -7,6 +7,7 @@ use diesel::result::QueryResult;
 
 use crate::backend::{Kind, SessionConnection};
 
+use super::kept::{Kept, Purpose};
 use super::text::{ONE_BY_ONE, key_names, largest, padded, push_found, push_in, push_names, push_table, statements};
 use super::{Bind, BindKey, Columns, Row};
 
@@ -28,8 +29,8 @@ where
     let width = if conn.kind() == Kind::Sqlite { ONE_BY_ONE } else { T::KEY.len() + 1 };
     let mut found = 0;
     for rows in statements(rows, width) {
-        let rows = rows.iter().map(|row| row.bound()).collect();
-        found += Delete::<T> { rows, version }.execute(conn)?;
+        let delete = Delete::<T> { rows: rows.iter().map(|row| row.bound()).collect(), version };
+        found += Kept::new::<T, C::Backend>(delete, Purpose::Delete, 0, rows.len(), true)?.execute(conn)?;
     }
     Ok(found)
 }
@@ -46,7 +47,9 @@ where
     let kind = conn.kind();
     let mut found = 0;
     for keys in keys.chunks(largest(T::KEY.len())) {
-        found += DeleteByKeys::<T> { kind, keys }.execute(conn)?;
+        let delete = DeleteByKeys::<T> { kind, keys };
+        let size = padded(keys.len());
+        found += Kept::new::<T, C::Backend>(delete, Purpose::DeleteByKeys, 0, size, true)?.execute(conn)?;
     }
     Ok(found)
 }
@@ -62,8 +65,6 @@ impl<T: Columns> QueryId for Delete<'_, T> {
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl<C, T: Columns> RunQueryDsl<C> for Delete<'_, T> {}
-
 impl<'a, T, DB> QueryFragment<DB> for Delete<'a, T>
 where
     T: Row,
@@ -72,7 +73,7 @@ where
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         out.push_sql("DELETE FROM ");
-        push_table(&mut out, T::TABLE)?;
+        push_table::<T, DB>(&mut out)?;
         out.push_sql(" WHERE ");
         if let [row] = self.rows.as_slice() {
             return push_found::<T, DB, _>(&mut out, row, Some(self.version));
@@ -105,8 +106,6 @@ impl<T: Row> QueryId for DeleteByKeys<'_, T> {
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl<C, T: Row> RunQueryDsl<C> for DeleteByKeys<'_, T> {}
-
 impl<T, DB> QueryFragment<DB> for DeleteByKeys<'_, T>
 where
     T: Row + BindKey<DB>,
@@ -114,7 +113,7 @@ where
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         out.push_sql("DELETE FROM ");
-        push_table(&mut out, T::TABLE)?;
+        push_table::<T, DB>(&mut out)?;
         out.push_sql(" WHERE ");
         push_in::<T, DB>(&mut out, self.kind, key_names::<T>(), self.keys, padded(self.keys.len()))
     }

@@ -6,7 +6,6 @@
 use std::any::TypeId;
 use std::collections::HashMap;
 
-use diesel::RunQueryDsl;
 use diesel::deserialize::FromSqlRow;
 use diesel::expression::QueryMetadata;
 use diesel::result::QueryResult;
@@ -16,11 +15,12 @@ use diesel::sql_types::{BigInt, Integer, SmallInt};
 use crate::backend::{Kind, SessionConnection};
 use crate::entity::{ColumnSet, Entity, Record};
 
+use super::kept::Form;
 use super::read::rows as read;
-use super::text::{ONE_BY_ONE, Purpose, batches, kept_prepared, key_names, largest, refuse};
+use super::text::{ONE_BY_ONE, batches, key_names, largest, refuse};
 use super::{Bind, BindKey, Columns, NewRow, Row};
 
-use statement::{Form, Rows};
+use statement::Rows;
 
 mod mysql;
 mod postgres;
@@ -171,7 +171,7 @@ where
         if kind == Kind::Mysql {
             Rows::new(kind, rows, given, Form::Values).execute(conn)?;
         } else {
-            stored.extend(read(conn, Rows::new(kind, rows, given, Form::Returning))?);
+            stored.extend(Rows::new(kind, rows, given, Form::Returning).read(conn)?);
         }
     }
     if kind == Kind::Mysql {
@@ -202,7 +202,7 @@ where
     let kind = conn.kind();
     let mut generated = Vec::with_capacity(rows.len());
     for row in rows.chunks(1) {
-        generated.append(&mut in_order::<N>(1, read(conn, Rows::new(kind, row, given, Form::Returning))?)?);
+        generated.append(&mut in_order::<N>(1, Rows::new(kind, row, given, Form::Returning).read(conn)?)?);
     }
     Ok(generated)
 }
@@ -224,8 +224,4 @@ fn in_order<N: NewRow>(sent: usize, stored: Vec<(Key<N>, N::Generated)>) -> Quer
 
 fn counted<N: NewRow>(sent: usize, stored: usize) -> diesel::result::Error {
     refuse(format!("{} rows were sent to {} and {stored} stored", sent, N::Entity::TABLE))
-}
-
-fn kept<N: NewRow>(given: ColumnSet) -> bool {
-    kept_prepared::<N>(Purpose::Insert, given.bits())
 }

@@ -12,6 +12,7 @@ use diesel::result::QueryResult;
 use crate::backend::{Kind, SessionConnection};
 use crate::entity::{Entity, LockStrength, LockWait, RowLock};
 
+use super::kept::{Kept, Purpose};
 use super::read::rows;
 use super::text::{key_names, largest, padded, push_in, push_names, push_table};
 use super::{BindKey, Columns, Row};
@@ -29,12 +30,19 @@ where
 {
     let kind = conn.kind();
     if let ([_], None) = (keys, lock) {
-        return rows(conn, Select::<T, T, _, true>::new(kind, keys, T::KEY, ""));
+        let select = Select::<T, T, _, true>::new(kind, keys, T::KEY, "");
+        return rows(conn, Kept::new::<T, C::Backend>(select, Purpose::SelectByKeys, 0, 1, true)?);
     }
     let mut found = Vec::with_capacity(keys.len());
     for keys in keys.chunks(largest(T::KEY.len())) {
         let lock = lock.map_or("", |lock| lock_clause(kind, lock));
-        found.append(&mut rows(conn, Select::<T, T, _, false>::new(kind, keys, T::KEY, lock))?);
+        let select = Select::<T, T, _, false>::new(kind, keys, T::KEY, lock);
+        found.append(&mut if lock.is_empty() {
+            let size = padded(keys.len());
+            rows(conn, Kept::new::<T, C::Backend>(select, Purpose::SelectByKeys, 1, size, true)?)?
+        } else {
+            rows(conn, select)?
+        });
     }
     Ok(found)
 }
@@ -119,7 +127,7 @@ where
         out.push_sql("SELECT ");
         self.selection.walk_ast(out.reborrow())?;
         out.push_sql(" FROM ");
-        push_table(&mut out, T::TABLE)?;
+        push_table::<T, DB>(&mut out)?;
         out.push_sql(" WHERE ");
         let names = self.columns.iter().map(|&column| <T as Columns>::name(column));
         push_in::<P, DB>(&mut out, self.kind, names, self.keys, padded(self.keys.len()))?;

@@ -1,15 +1,11 @@
-//! What all statements share: names, lists of binds, how many rows go into one statement, and which are kept prepared.
-
-use std::any::TypeId;
-use std::collections::{HashMap, HashSet};
-use std::sync::{LazyLock, Mutex, PoisonError};
+//! What all statements share: names, lists of binds, and how many rows go into one statement.
 
 use diesel::backend::Backend;
 use diesel::query_builder::AstPass;
 use diesel::result::{Error as DieselError, QueryResult};
 
 use crate::backend::Kind;
-use crate::entity::ColumnSet;
+use crate::entity::{ColumnSet, Entity};
 
 use super::{Bind, BindKey, Row};
 
@@ -43,8 +39,13 @@ pub(super) fn statements<R>(rows: &[R], width: usize) -> impl Iterator<Item = &[
     split(rows, move |left| filled(left, width))
 }
 
-/// The same for rows that are written: a statement takes many more, because each is a round trip.
-const BATCHES: [usize; 4] = [2048, 1024, 512, 256];
+/// The same for rows that are written: to a server a statement takes many more, because each is a round trip.
+const fn full_batches(kind: Kind) -> &'static [usize] {
+    match kind {
+        Kind::Sqlite => &[256],
+        _ => &[2048, 1024, 512, 256],
+    }
+}
 
 /// The binds of such a statement.
 const BATCH_BINDS: usize = 4 * BINDS;
@@ -61,7 +62,7 @@ const fn rest(kind: Kind) -> usize {
 /// Splits rows of `width` binds into as few statements as do, of at most `most` rows.
 pub(super) fn batches<R>(kind: Kind, rows: &[R], width: usize, most: usize) -> impl Iterator<Item = &[R]> {
     let fits = move |size: &usize| *size <= most && size * width <= BATCH_BINDS;
-    let full = BATCHES.into_iter().find(fits).unwrap_or_else(|| largest(width));
+    let full = full_batches(kind).iter().copied().find(fits).unwrap_or_else(|| largest(width));
     split(rows, move |left| match left {
         left if left >= full => full,
         left if left >= rest(kind) && width <= BINDS => left,
@@ -74,7 +75,7 @@ const FEW: usize = 8;
 
 /// Whether a batch of so many rows comes again and again, so that its statement is worth keeping prepared.
 pub(super) fn comes_again(rows: usize) -> bool {
-    rows <= FEW || SIZES.contains(&rows) || BATCHES.contains(&rows)
+    rows <= FEW || SIZES.contains(&rows) || full_batches(Kind::Postgres).contains(&rows)
 }
 
 fn split<R>(mut rows: &[R], size: impl Fn(usize) -> usize) -> impl Iterator<Item = &[R]> {
@@ -85,28 +86,6 @@ fn split<R>(mut rows: &[R], size: impl Fn(usize) -> usize) -> impl Iterator<Item
     })
 }
 
-/// What a set of shapes is for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Purpose {
-    Update,
-    SetNull,
-    Apply,
-    Insert,
-}
-
-/// Diesel's cache of prepared statements never forgets: only the first shapes of each type are kept prepared.
-const SHAPES: usize = 64;
-
-type Shapes = HashMap<(TypeId, Purpose), HashSet<u128>>;
-
-/// Whether statements of this shape are kept prepared: it is among the first that this process made for the type.
-pub(super) fn kept_prepared<T: 'static>(purpose: Purpose, shape: u128) -> bool {
-    static KEPT: LazyLock<Mutex<Shapes>> = LazyLock::new(Mutex::default);
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    let shapes = kept.entry((TypeId::of::<T>(), purpose)).or_default();
-    shapes.contains(&shape) || shapes.len() < SHAPES && shapes.insert(shape)
-}
-
 impl ColumnSet {
     /// The set as a number.
     pub(super) const fn bits(self) -> u128 {
@@ -115,15 +94,28 @@ impl ColumnSet {
 }
 
 /// The table, with its schema if its name has one.
-pub(super) fn push_table<DB: Backend>(out: &mut AstPass<'_, '_, DB>, table: &str) -> QueryResult<()> {
-    match table.split_once('.') {
-        Some((schema, table)) => {
-            out.push_identifier(schema)?;
-            out.push_sql(".");
-            out.push_identifier(table)
-        }
-        None => out.push_identifier(table),
+pub(super) fn push_table<T: Entity, DB: Backend>(out: &mut AstPass<'_, '_, DB>) -> QueryResult<()> {
+    // Each statement comes through here at least twice, and only the first time for its text.
+    let (schema, table) = const { in_schema(T::TABLE) };
+    if let Some(schema) = schema {
+        out.push_identifier(schema)?;
+        out.push_sql(".");
     }
+    out.push_identifier(table)
+}
+
+/// The schema and the table of a name.
+pub(super) const fn in_schema(name: &str) -> (Option<&str>, &str) {
+    let bytes = name.as_bytes();
+    let mut dot = 0;
+    while dot < bytes.len() {
+        if bytes[dot] == b'.' {
+            let (schema, table) = name.split_at(dot);
+            return (Some(schema), table.split_at(1).1);
+        }
+        dot += 1;
+    }
+    (None, name)
 }
 
 /// Names with commas between them.
@@ -246,14 +238,5 @@ mod tests {
         assert_eq!(batches(Kind::Postgres, &[0; 10_000], 3, usize::MAX).count(), 5);
         assert_eq!(batches(Kind::Mysql, &[0; 10_000], 3, 1024).count(), 10);
         assert_eq!([1, 2, 4, 5, 64, 65, 256].map(padded), [1, 4, 4, 16, 64, 256, 256]);
-    }
-
-    #[test]
-    fn only_the_first_shapes_are_kept_prepared() {
-        struct Wide;
-        let kept = (0..1000).filter(|&shape| kept_prepared::<Wide>(Purpose::Update, shape)).count();
-        assert_eq!(kept, SHAPES);
-        assert!(kept_prepared::<Wide>(Purpose::Update, 3) && !kept_prepared::<Wide>(Purpose::Update, 999));
-        assert!(kept_prepared::<Wide>(Purpose::Apply, 999));
     }
 }

@@ -3,12 +3,13 @@
 use diesel::RunQueryDsl;
 use diesel::backend::Backend;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
-use diesel::result::QueryResult;
+use diesel::result::{DatabaseErrorKind, Error as DieselError, QueryResult};
 
-use crate::backend::{Kind, SessionConnection};
+use crate::backend::{Kind, SessionConnection, Truth};
 use crate::entity::{Change, ColumnSet};
 
-use super::text::{ONE_BY_ONE, Purpose, batches, comes_again, kept_prepared, push_found, push_table};
+use super::kept::{Kept, Purpose};
+use super::text::{ONE_BY_ONE, batches, comes_again, push_found, push_table};
 use super::{Bind, Columns, Row};
 
 /// MySQL's form is a SELECT a row.
@@ -27,37 +28,52 @@ where
     if columns.is_empty() {
         return Ok(rows.len());
     }
-    let kept = kept_prepared::<T>(Purpose::Update, columns.bits());
     let kind = conn.kind();
     let version = T::version_column();
     // In one statement, keys that rows hand on to each other would meet halfway.
-    let one_by_one = kind == Kind::Sqlite || columns.meets(T::KEY.iter().copied().collect());
+    let one_by_one = columns.meets(T::KEY.iter().copied().collect());
     let width = if one_by_one { ONE_BY_ONE } else { T::KEY.len() + columns.len() + usize::from(version.is_some()) };
     let mut found = 0;
     for rows in batches(kind, rows, width, MOST) {
-        let kept = kept && comes_again(rows.len());
-        let rows = rows.iter().map(|row| (row.old.bound(), row.new.bound())).collect();
-        found += Update::<T> { kind, rows, columns, version, kept }.execute(conn)?;
+        found += match send(conn, rows, columns, version) {
+            // SQLite looks at each row alone, in an order of its own. In that of the keys they may get along; the statement has
+            // left nothing behind, unless the constraint says `ON CONFLICT ROLLBACK`.
+            Err(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _))
+                if kind == Kind::Sqlite && rows.len() > 1 && conn.truth() == Truth::Open =>
+            {
+                rows.chunks(1).map(|row| send(conn, row, columns, version)).sum::<QueryResult<usize>>()?
+            }
+            other => other?,
+        };
     }
     Ok(found)
 }
 
-/// The UPDATE of one row, or of several at once, which only servers are sent.
+fn send<C, T>(conn: &mut C, rows: &[Change<'_, T>], columns: ColumnSet, version: Option<usize>) -> QueryResult<usize>
+where
+    C: SessionConnection,
+    T: Row,
+    for<'a> T::Bound<'a>: Bind<C::Backend>,
+{
+    let (kind, count) = (conn.kind(), rows.len());
+    let rows = rows.iter().map(|row| (row.old.bound(), row.new.bound())).collect();
+    let update = Update::<T> { kind, rows, columns, version };
+    Kept::new::<T, C::Backend>(update, Purpose::Update, columns.bits(), count, comes_again(count))?.execute(conn)
+}
+
+/// The UPDATE of one row, or of several at once.
 struct Update<'a, T: Columns> {
     kind: Kind,
     /// Old and new.
     rows: Vec<(T::Bound<'a>, T::Bound<'a>)>,
     columns: ColumnSet,
     version: Option<usize>,
-    kept: bool,
 }
 
 impl<T: Columns> QueryId for Update<'_, T> {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
 }
-
-impl<C, T: Columns> RunQueryDsl<C> for Update<'_, T> {}
 
 impl<'a, T, DB> QueryFragment<DB> for Update<'a, T>
 where
@@ -66,9 +82,6 @@ where
     DB: Backend,
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        if !self.kept {
-            out.unsafe_to_cache_prepared();
-        }
         out.push_sql("UPDATE ");
         match (self.rows.as_slice(), self.kind) {
             ([row], _) => self.one(row, out),
@@ -89,7 +102,7 @@ impl<'a, T: Row> Update<'a, T> {
         T::Bound<'a>: Bind<DB>,
         DB: Backend,
     {
-        push_table(&mut out, T::TABLE)?;
+        push_table::<T, DB>(&mut out)?;
         out.push_sql(" SET ");
         for (i, column) in self.columns.iter().enumerate() {
             out.push_sql(if i > 0 { ", " } else { "" });
@@ -101,18 +114,19 @@ impl<'a, T: Row> Update<'a, T> {
         push_found::<T, DB, _>(&mut out, old, self.version)
     }
 
-    /// PostgreSQL: `t AS t SET c = v.n0 FROM (VALUES (?, ?), …) AS v(k0, n0) WHERE t.k = v.k0`
+    /// `t AS t SET c = v.column2 FROM (VALUES (?, ?), …) AS v WHERE t.k = v.column1`: names that SQLite and PostgreSQL give to
+    /// the columns of VALUES.
     fn by_values<'b, DB>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()>
     where
         T::Bound<'a>: Bind<DB>,
         DB: Backend,
     {
-        push_table(&mut out, T::TABLE)?;
+        push_table::<T, DB>(&mut out)?;
         out.push_sql(" AS t SET ");
         for (i, column) in self.columns.iter().enumerate() {
             out.push_sql(if i > 0 { ", " } else { "" });
             out.push_identifier(<T as Columns>::name(column))?;
-            out.push_sql(&format!(" = v.n{i}"));
+            out.push_sql(&format!(" = v.column{}", self.found_by().count() + i + 1));
         }
         out.push_sql(" FROM (VALUES ");
         for (i, row) in self.rows.iter().enumerate() {
@@ -120,15 +134,8 @@ impl<'a, T: Row> Update<'a, T> {
             self.values(row, &mut out)?;
             out.push_sql(")");
         }
-        out.push_sql(") AS v(");
-        for i in 0..self.found_by().count() {
-            out.push_sql(&format!("{}k{i}", if i > 0 { ", " } else { "" }));
-        }
-        for i in 0..self.columns.len() {
-            out.push_sql(&format!(", n{i}"));
-        }
-        out.push_sql(") WHERE ");
-        self.matching(&mut out)
+        out.push_sql(") AS v WHERE ");
+        self.matching(&mut out, |i| format!("v.column{}", i + 1))
     }
 
     /// MySQL: `(SELECT k AS k0, c AS n0 FROM t WHERE 1 = 0 UNION ALL SELECT ?, ? …) AS v STRAIGHT_JOIN t ON t.k = v.k0
@@ -154,16 +161,16 @@ impl<'a, T: Row> Update<'a, T> {
             out.push_sql(&format!(" AS n{i}"));
         }
         out.push_sql(" FROM ");
-        push_table(&mut out, T::TABLE)?;
+        push_table::<T, DB>(&mut out)?;
         out.push_sql(" WHERE 1 = 0");
         for row in &self.rows {
             out.push_sql(" UNION ALL SELECT ");
             self.values(row, &mut out)?;
         }
         out.push_sql(") AS v STRAIGHT_JOIN ");
-        push_table(&mut out, T::TABLE)?;
+        push_table::<T, DB>(&mut out)?;
         out.push_sql(" AS t ON ");
-        self.matching(&mut out)?;
+        self.matching(&mut out, |i| format!("v.k{i}"))?;
         out.push_sql(" SET ");
         for (i, column) in self.columns.iter().enumerate() {
             out.push_sql(if i > 0 { ", t." } else { "t." });
@@ -199,11 +206,12 @@ impl<'a, T: Row> Update<'a, T> {
         Ok(())
     }
 
-    fn matching<DB: Backend>(&self, out: &mut AstPass<'_, '_, DB>) -> QueryResult<()> {
+    fn matching<DB: Backend>(&self, out: &mut AstPass<'_, '_, DB>, name: impl Fn(usize) -> String) -> QueryResult<()> {
         for (i, column) in self.found_by().enumerate() {
             out.push_sql(if i > 0 { " AND t." } else { "t." });
             out.push_identifier(<T as Columns>::name(column))?;
-            out.push_sql(&format!(" = v.k{i}"));
+            out.push_sql(" = ");
+            out.push_sql(&name(i));
         }
         Ok(())
     }

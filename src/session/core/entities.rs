@@ -15,14 +15,20 @@ use crate::place::Place;
 use crate::session::events::{StatementKind, Transition};
 use crate::session::hooks::Outcome;
 use crate::session::state::{Action, Operation, Situation};
-use crate::unit_of_work::{AnyNode, Change, Node, ObjectState, Ops, UnitOfWork};
+use crate::unit_of_work::{AnyNode, Change, Changes, Node, ObjectState, Ops, UnitOfWork};
 
 impl<C: SessionConnection> Core<C> {
     pub(crate) fn unit(&self) -> &UnitOfWork<C> {
         self.unit.get_or_init(|| {
-            let ops: Weak<dyn Ops> = Weak::clone(&self.me) as Weak<dyn Ops>;
+            let ops: Weak<dyn Ops> = Weak::clone(&self.me.borrow()) as Weak<dyn Ops>;
             let level = u32::try_from(self.savepoints()).unwrap_or(u32::MAX);
-            Box::new(UnitOfWork::new(self.id, ops, level))
+            match self.resting.take() {
+                Some(mut unit) => {
+                    unit.wake(self.id, ops, level);
+                    unit
+                }
+                None => Box::new(UnitOfWork::new(self.id, ops, level)),
+            }
         })
     }
 
@@ -134,7 +140,8 @@ impl<C: SessionConnection> Core<C> {
         {
             self.tell(|listener| listener.after_flush(&session));
         }
-        let changes = unit.settle();
+        let mut changes = self.changes();
+        unit.settle(&mut changes);
         drop(flushing.well());
         self.tell_transitions(changes);
         if self.watched.get() {
@@ -197,7 +204,12 @@ impl<C: SessionConnection> Core<C> {
         }
     }
 
-    pub(crate) fn tell_transitions(&self, changes: Vec<Change>) {
+    /// Where changes go that listeners are told of, if there are any.
+    pub(crate) fn changes(&self) -> Changes {
+        Changes::new(self.watched.get())
+    }
+
+    pub(crate) fn tell_transitions(&self, changes: impl IntoIterator<Item = Change>) {
         if !self.watched.get() {
             return;
         }
@@ -209,7 +221,7 @@ impl<C: SessionConnection> Core<C> {
 
     pub(crate) fn tell_transition<T: Entity>(&self, node: &Rc<Node<T>>, from: ObjectState, to: ObjectState) {
         if self.watched.get() && from != to {
-            self.tell_transitions(vec![Change { node: node.erased(), from, to }]);
+            self.tell_transitions([Change { node: node.erased(), from, to }]);
         }
     }
 
@@ -219,19 +231,21 @@ impl<C: SessionConnection> Core<C> {
         // Something of it may be stored all the same.
         let is_in_doubt = self.lost.borrow().as_ref().is_some_and(Cause::leaves_doubt);
         let outcome = if is_in_doubt { Outcome::Unknown } else { outcome };
-        let changes = match outcome {
-            Outcome::Committed => unit.committed(),
-            Outcome::RolledBack => unit.rolled_back(),
+        let mut changes = self.changes();
+        match outcome {
+            Outcome::Committed => unit.committed(&mut changes),
+            Outcome::RolledBack => unit.rolled_back(&mut changes),
             // Nobody knows what is stored, so nothing that is known can be trusted.
-            Outcome::Unknown => unit.forget(),
-        };
+            Outcome::Unknown => unit.forget(&mut changes),
+        }
         self.tell_transitions(changes);
     }
 
     /// A savepoint was rolled back.
     pub(super) fn undo_entities(&self, n: usize) {
         if let (Some(unit), Ok(level)) = (self.known_unit(), u32::try_from(n)) {
-            let changes = unit.roll_back_to(level);
+            let mut changes = self.changes();
+            unit.roll_back_to(level, &mut changes);
             self.tell_transitions(changes);
         }
     }

@@ -169,7 +169,8 @@ impl<C: SessionConnection> Session<C> {
         let core = self.core();
         core.may_forget()?;
         if let Some(unit) = core.known_unit() {
-            let changes = unit.expunge_all();
+            let mut changes = core.changes();
+            unit.expunge_all(&mut changes);
             core.tell_transitions(changes);
         }
         Ok(())

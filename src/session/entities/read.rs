@@ -160,12 +160,14 @@ impl<C: SessionConnection> Session<C> {
         C: Persist<T>,
     {
         let core = self.core();
-        let (node, change) = core.noted(core.unit().table::<T>().intern(row))?;
+        let (node, is_new) = core.noted(core.unit().table::<T>().intern(row))?;
         if core.is_autocommit() {
             // Every statement was a transaction of its own.
             node.make_stale();
         }
-        core.tell_transitions(change.into_iter().collect());
+        if is_new {
+            core.tell_transition(&node, ObjectState::Transient, ObjectState::Persistent);
+        }
         Ok(Tracked::of(node))
     }
 

@@ -2,7 +2,6 @@
 
 use std::marker::PhantomData;
 
-use diesel::RunQueryDsl;
 use diesel::backend::Backend;
 use diesel::deserialize::FromSqlRow;
 use diesel::expression::QueryMetadata;
@@ -12,12 +11,13 @@ use diesel::serialize::ToSql;
 use diesel::sql_types::BigInt;
 
 use crate::backend::SessionConnection;
+use crate::entity::ColumnSet;
+use crate::entity::sql::kept::Form;
 use crate::entity::sql::read::rows as read;
 use crate::entity::sql::text::{ONE_BY_ONE, batches, key_names, push_names, push_table};
 use crate::entity::sql::{Bind, NewRow};
-use crate::entity::{ColumnSet, Entity};
 
-use super::statement::{Form, Rows, push_read_back};
+use super::statement::{Rows, push_read_back};
 use super::{Key, ReadBack, in_order, width};
 
 /// Several rows in a statement where their keys are then consecutive: in the lock modes 0 and 1 of InnoDB (MySQL docs,
@@ -90,7 +90,7 @@ where
         out.push_sql("SELECT ");
         push_read_back::<N, DB>(&mut out)?;
         out.push_sql(" FROM ");
-        push_table(&mut out, N::Entity::TABLE)?;
+        push_table::<N::Entity, DB>(&mut out)?;
         out.push_sql(" WHERE ");
         push_names(&mut out, key())?;
         out.push_sql(" BETWEEN LAST_INSERT_ID() AND LAST_INSERT_ID() + ");

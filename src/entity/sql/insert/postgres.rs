@@ -8,11 +8,11 @@ use diesel::sql_types::BigInt;
 
 use crate::backend::SessionConnection;
 use crate::entity::ColumnSet;
-use crate::entity::sql::read::rows as read;
+use crate::entity::sql::kept::Form;
 use crate::entity::sql::text::batches;
 use crate::entity::sql::{Bind, NewRow};
 
-use super::statement::{Form, Rows};
+use super::statement::Rows;
 use super::{Key, ReadBack, in_order, width};
 
 /// `INSERT … SELECT … ORDER BY` draws the defaults after it has sorted (PostgreSQL docs, "INSERT", and SQLAlchemy's
@@ -30,7 +30,7 @@ where
     let mut generated = Vec::with_capacity(rows.len());
     for rows in batches(kind, rows, width(kind, given), usize::MAX) {
         let form = if rows.len() == 1 { Form::Returning } else { Form::Ordered };
-        let stored = read(conn, Rows::new(kind, rows, given, form))?;
+        let stored = Rows::new(kind, rows, given, form).read(conn)?;
         generated.append(&mut in_order::<N>(rows.len(), stored)?);
     }
     Ok(generated)

@@ -1,8 +1,8 @@
 //! SQLite: a transaction that writes is alone with the file, so it can choose the keys itself.
 
 use std::any::Any;
+use std::marker::PhantomData;
 
-use diesel::RunQueryDsl;
 use diesel::backend::Backend;
 use diesel::connection::TransactionManager;
 use diesel::deserialize::FromSqlRow;
@@ -13,12 +13,13 @@ use diesel::serialize::ToSql;
 use diesel::sql_types::BigInt;
 
 use crate::backend::SessionConnection;
+use crate::entity::sql::kept::Form;
 use crate::entity::sql::read::rows as read;
-use crate::entity::sql::text::{batches, key_names, push_names, push_table, refuse};
-use crate::entity::sql::{Bind, NewRow};
+use crate::entity::sql::text::{batches, in_schema, key_names, push_names, push_table};
+use crate::entity::sql::{Bind, NewRow, Row};
 use crate::entity::{ColumnSet, Entity};
 
-use super::statement::{Form, Rows};
+use super::statement::Rows;
 use super::{Key, ReadBack, counted, in_order, one_by_one};
 
 /// Several rows with the keys that SQLite would give them next; one by one where it might give others: outside a
@@ -44,9 +45,8 @@ where
         let ids: Vec<i64> = (next..).take(rows.len()).collect();
         next += rows.len() as i64;
         let known: Option<Vec<N::Generated>> = ids.iter().map(|&id| only_the_key::<N>(id)).collect();
-        let form = if known.is_some() { Form::Values } else { Form::Returning };
-        let mut insert = Rows::new(kind, rows, given, form);
-        insert.ids = ids;
+        let form = if known.is_some() { Form::Keyed } else { Form::KeyedReturning };
+        let insert = Rows::new(kind, rows, given, form).with_keys(ids);
         let mut of_rows = match known {
             Some(known) => {
                 let count = insert.execute(conn)?;
@@ -56,7 +56,7 @@ where
                 known
             }
             None => {
-                let mut stored: Vec<(Key<N>, N::Generated)> = read(conn, insert)?;
+                let mut stored: Vec<(Key<N>, N::Generated)> = insert.read(conn)?;
                 stored.sort_by(|(one, _), (other, _)| one.cmp(other));
                 in_order::<N>(rows.len(), stored)?
             }
@@ -97,26 +97,28 @@ where
     if C::TransactionManager::transaction_manager_status_mut(conn).transaction_depth()?.is_none() {
         return Ok(None);
     }
-    let table = N::Entity::TABLE;
-    let key = key_names::<N::Entity>().next().ok_or_else(|| refuse(format!("{table} has no key")))?;
-    let found: Vec<(i64, i64)> = read(conn, Highest { table, key })?;
+    let found: Vec<(i64, i64)> = read(conn, Highest::<N::Entity>(PhantomData))?;
     let Some(&(highest, sequences)) = found.first() else { return Ok(None) };
     let mut highest = highest.max(0);
     match sequences {
         0 => {}
-        1 => highest = read::<C, _, i64>(conn, Sequence { table })?.into_iter().fold(highest, i64::max),
+        1 => {
+            let remembered = read::<C, _, i64>(conn, Sequence::<N::Entity>(PhantomData))?;
+            highest = remembered.into_iter().fold(highest, i64::max);
+        }
         _ => return Ok(None),
     }
     Ok(i64::try_from(rows).ok().and_then(|rows| highest.checked_add(rows)).map(|_| highest + 1))
 }
 
-/// The schema, with a dot, and the table as a string.
-fn parts(table: &str) -> (Option<&str>, String) {
-    let (schema, table) = table.split_once('.').map_or((None, table), |(schema, table)| (Some(schema), table));
-    (schema, format!("'{}' COLLATE NOCASE", table.replace('\'', "''")))
+/// The schema and the table, which is a string here.
+fn push_name<T: Entity, DB: Backend>(out: &mut AstPass<'_, '_, DB>) {
+    let (_, table) = const { in_schema(T::TABLE) };
+    out.push_sql(&format!("'{}' COLLATE NOCASE", table.replace('\'', "''")));
 }
 
-fn push_schema<DB: Backend>(out: &mut AstPass<'_, '_, DB>, schema: Option<&str>) -> QueryResult<()> {
+fn push_schema<T: Entity, DB: Backend>(out: &mut AstPass<'_, '_, DB>) -> QueryResult<()> {
+    let (schema, _) = const { in_schema(T::TABLE) };
     // A bare name of a system table means the main database's.
     out.push_identifier(schema.unwrap_or("main"))?;
     out.push_sql(".");
@@ -125,61 +127,54 @@ fn push_schema<DB: Backend>(out: &mut AstPass<'_, '_, DB>, schema: Option<&str>)
 
 /// The highest key; and 1 if the database has tables with AUTOINCREMENT, or 2 and more if a trigger or a temporary table
 /// makes it uncertain what an insert does.
-struct Highest {
-    table: &'static str,
-    key: &'static str,
+struct Highest<T>(PhantomData<T>);
+
+impl<T: 'static> QueryId for Highest<T> {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl QueryId for Highest {
-    type QueryId = ();
-    const HAS_STATIC_QUERY_ID: bool = false;
-}
-
-impl Query for Highest {
+impl<T> Query for Highest<T> {
     type SqlType = (BigInt, BigInt);
 }
 
-impl<DB: Backend> QueryFragment<DB> for Highest {
+impl<T: Row, DB: Backend> QueryFragment<DB> for Highest<T> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        let (schema, table) = parts(self.table);
         out.push_sql("SELECT COALESCE((SELECT max(");
-        push_names(&mut out, [self.key])?;
+        push_names(&mut out, key_names::<T>().take(1))?;
         out.push_sql(") FROM ");
-        push_table(&mut out, self.table)?;
+        push_table::<T, DB>(&mut out)?;
         out.push_sql("), 0), (SELECT count(*) FROM ");
-        push_schema(&mut out, schema)?;
+        push_schema::<T, DB>(&mut out)?;
         out.push_sql("sqlite_master WHERE name = 'sqlite_sequence') + 2 * (SELECT count(*) FROM ");
-        push_schema(&mut out, schema)?;
+        push_schema::<T, DB>(&mut out)?;
         out.push_sql("sqlite_master WHERE type IN ('trigger', 'view') AND tbl_name = ");
-        out.push_sql(&table);
+        push_name::<T, DB>(&mut out);
         out.push_sql(") + 2 * (SELECT count(*) FROM sqlite_temp_master WHERE tbl_name = ");
-        out.push_sql(&table);
+        push_name::<T, DB>(&mut out);
         out.push_sql(")");
         Ok(())
     }
 }
 
 /// What AUTOINCREMENT remembers of a table.
-struct Sequence {
-    table: &'static str,
+struct Sequence<T>(PhantomData<T>);
+
+impl<T: 'static> QueryId for Sequence<T> {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl QueryId for Sequence {
-    type QueryId = ();
-    const HAS_STATIC_QUERY_ID: bool = false;
-}
-
-impl Query for Sequence {
+impl<T> Query for Sequence<T> {
     type SqlType = BigInt;
 }
 
-impl<DB: Backend> QueryFragment<DB> for Sequence {
+impl<T: Row, DB: Backend> QueryFragment<DB> for Sequence<T> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        let (schema, table) = parts(self.table);
         out.push_sql("SELECT seq FROM ");
-        push_schema(&mut out, schema)?;
+        push_schema::<T, DB>(&mut out)?;
         out.push_sql("sqlite_sequence WHERE name = ");
-        out.push_sql(&table);
+        push_name::<T, DB>(&mut out);
         Ok(())
     }
 }

@@ -2,30 +2,21 @@
 
 use diesel::RunQueryDsl;
 use diesel::backend::Backend;
+use diesel::deserialize::FromSqlRow;
+use diesel::expression::QueryMetadata;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 use diesel::serialize::ToSql;
 use diesel::sql_types::BigInt;
 
-use crate::backend::Kind;
+use crate::backend::{Kind, SessionConnection};
+use crate::entity::ColumnSet;
+use crate::entity::sql::kept::{Form, Kept, Purpose};
+use crate::entity::sql::read::rows as read;
 use crate::entity::sql::text::{comes_again, key_names, padded, push_in, push_names, push_table};
 use crate::entity::sql::{Bind, BindKey, Columns, NewRow};
-use crate::entity::{ColumnSet, Entity};
 
 use super::{Key, ReadBack};
-
-/// How rows are inserted and read back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// `VALUES (…), (…)`
-    Values,
-    /// `VALUES (…), (…) RETURNING …`
-    Returning,
-    /// PostgreSQL: `SELECT … FROM (VALUES (…, 0), (…, 1)) … ORDER BY … RETURNING …`, which draws the keys in order.
-    Ordered,
-    /// MySQL: NULL for the key, which only one that counts up takes.
-    Counted,
-}
 
 /// `INSERT INTO t …`
 pub(super) struct Rows<'a, N: Columns> {
@@ -33,16 +24,49 @@ pub(super) struct Rows<'a, N: Columns> {
     rows: Vec<N::Bound<'a>>,
     given: ColumnSet,
     form: Form,
-    kept: bool,
     /// The keys, where they are chosen.
-    pub(super) ids: Vec<i64>,
+    keys: Vec<i64>,
 }
 
 impl<'a, N: NewRow> Rows<'a, N> {
     pub(super) fn new(kind: Kind, rows: &[&'a N], given: ColumnSet, form: Form) -> Self {
-        let kept = comes_again(rows.len()) && super::kept::<N>(given);
         let rows = rows.iter().map(|row| row.bound()).collect();
-        Self { kind, rows, given, form, kept, ids: Vec::new() }
+        Self { kind, rows, given, form, keys: Vec::new() }
+    }
+
+    /// With keys that were chosen for the rows.
+    pub(super) fn with_keys(self, keys: Vec<i64>) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// Gives how many rows were stored.
+    pub(super) fn execute<C>(self, conn: &mut C) -> QueryResult<usize>
+    where
+        C: SessionConnection,
+        Self: QueryFragment<C::Backend>,
+    {
+        self.kept::<C::Backend>()?.execute(conn)
+    }
+
+    /// Gives what is read back.
+    pub(super) fn read<C>(self, conn: &mut C) -> QueryResult<Vec<(Key<N>, N::Generated)>>
+    where
+        C: SessionConnection,
+        Self: QueryFragment<C::Backend>,
+        (Key<N>, N::Generated): FromSqlRow<ReadBack<N>, C::Backend>,
+        C::Backend: QueryMetadata<ReadBack<N>>,
+    {
+        read(conn, self.kept::<C::Backend>()?)
+    }
+
+    fn kept<DB>(self) -> QueryResult<Kept<Self>>
+    where
+        DB: Backend + Default + 'static,
+        DB::QueryBuilder: Default,
+        Self: QueryFragment<DB>,
+    {
+        let (form, columns, rows) = (self.form, self.given.bits(), self.rows.len());
+        Kept::new::<N, DB>(self, Purpose::Insert(form), columns, rows, comes_again(rows))
     }
 
     fn values<'b, DB>(&'b self, i: usize, row: &'b N::Bound<'a>, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()>
@@ -52,7 +76,7 @@ impl<'a, N: NewRow> Rows<'a, N> {
         i64: ToSql<BigInt, DB>,
     {
         let mut comma = "";
-        if let Some(id) = self.ids.get(i) {
+        if let Some(id) = self.keys.get(i) {
             out.push_bind_param::<BigInt, i64>(id)?;
             comma = ", ";
         }
@@ -80,8 +104,6 @@ impl<N: NewRow> Query for Rows<'_, N> {
     type SqlType = ReadBack<N>;
 }
 
-impl<C, N: Columns> RunQueryDsl<C> for Rows<'_, N> {}
-
 impl<'a, N, DB> QueryFragment<DB> for Rows<'a, N>
 where
     N: NewRow,
@@ -90,12 +112,9 @@ where
     DB: Backend,
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        if !self.kept {
-            out.unsafe_to_cache_prepared();
-        }
         out.push_sql("INSERT INTO ");
-        push_table(&mut out, N::Entity::TABLE)?;
-        let names_key = !self.ids.is_empty() || self.form == Form::Counted;
+        push_table::<N::Entity, DB>(&mut out)?;
+        let names_key = !self.keys.is_empty() || self.form == Form::Counted;
         if self.given.is_empty() && !names_key && self.kind != Kind::Mysql {
             out.push_sql(" DEFAULT VALUES");
         } else {
@@ -105,7 +124,7 @@ where
             out.push_sql(")");
             if self.form == Form::Ordered { self.ordered(&mut out)? } else { self.listed(&mut out)? }
         }
-        if matches!(self.form, Form::Returning | Form::Ordered) {
+        if matches!(self.form, Form::Returning | Form::KeyedReturning | Form::Ordered) {
             out.push_sql(" RETURNING ");
             push_read_back::<N, DB>(&mut out)?;
         }
@@ -181,7 +200,7 @@ where
         out.push_sql("SELECT ");
         push_read_back::<N, DB>(&mut out)?;
         out.push_sql(" FROM ");
-        push_table(&mut out, N::Entity::TABLE)?;
+        push_table::<N::Entity, DB>(&mut out)?;
         out.push_sql(" WHERE ");
         push_in::<N::Entity, DB>(&mut out, self.kind, key_names::<N::Entity>(), self.keys, padded(self.keys.len()))
     }
