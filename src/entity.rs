@@ -216,6 +216,14 @@ pub trait Persist<T: Entity>: SessionConnection {
     /// What the database answered.
     fn load_by_keys(&mut self, keys: &[T::Key], lock: Option<RowLock>) -> QueryResult<Vec<T>>;
 
+    /// The row of this key, if there is one.
+    ///
+    /// # Errors
+    /// What the database answered.
+    fn load_by_key(&mut self, key: &T::Key) -> QueryResult<Option<T>> {
+        Ok(self.load_by_keys(std::slice::from_ref(key), None)?.pop())
+    }
+
     /// Writes `columns` of each row; gives how many rows were found, by old key and, where there is one, old version.
     ///
     /// # Errors

@@ -314,22 +314,37 @@ impl<C: SessionConnection> UnitOfWork<C> {
 
     pub(crate) fn committed(&self, changes: &mut Changes) {
         self.owner.void_guards();
-        for node in self.take_touched().into_iter().flat_map(Touched::live) {
-            node.committed(changes);
-        }
+        self.each_touched(|node| node.committed(changes));
         self.ended();
     }
 
-    /// What all frames have touched; after this there is one, and it has touched nothing.
-    fn take_touched(&self) -> Vec<Touched> {
+    /// Whether nothing waits for a flush, a commit or a rollback.
+    fn is_at_rest(&self) -> bool {
+        let touched = self.touched.borrow();
+        let has_touched = touched.len() != 1 || touched.iter().any(|frame| !frame.nodes.is_empty());
+        !has_touched && !self.has_work() && self.connections.borrow().is_empty() && self.links.borrow().is_empty()
+    }
+
+    /// Goes through what all frames have touched; after this there is one, and it has touched nothing.
+    fn each_touched(&self, mut f: impl FnMut(Rc<dyn AnyNode>)) {
         self.owner.set_level(0);
-        let mut touched = self.touched.borrow_mut();
-        if let [only] = touched.as_slice()
-            && only.nodes.is_empty()
-        {
-            return Vec::new();
+        if self.touched.borrow().iter().all(|frame| frame.nodes.is_empty()) {
+            return self.touched.borrow_mut().truncate(1);
         }
-        std::mem::replace(&mut *touched, vec![Touched::default()])
+        let mut n = 0;
+        loop {
+            let nodes = self.touched.borrow_mut().get_mut(n).map(|frame| std::mem::take(&mut frame.nodes));
+            let Some(mut nodes) = nodes else { break };
+            nodes.drain(..).filter_map(|node| node.upgrade()).for_each(&mut f);
+            if let (0, Some(root)) = (n, self.touched.borrow_mut().first_mut())
+                && root.nodes.is_empty()
+            {
+                root.nodes = nodes;
+                root.sweep_at = 0;
+            }
+            n += 1;
+        }
+        self.touched.borrow_mut().truncate(1);
     }
 
     pub(crate) fn rolled_back(&self, changes: &mut Changes) {
@@ -346,13 +361,13 @@ impl<C: SessionConnection> UnitOfWork<C> {
     /// Forgets everything; handles are detached and keep their values.
     pub(crate) fn forget(&self, changes: &mut Changes) {
         self.owner.void_guards();
-        self.cancel_pending(changes);
-        // What is dropped may be user code that uses the session.
-        let (dirty, marked) = (self.dirty.take(), self.marked.take());
-        drop((dirty, marked));
-        // Those that were deleted are in no map any more.
-        for node in self.take_touched().into_iter().flat_map(Touched::live) {
-            node.leave(changes);
+        if !self.is_at_rest() {
+            self.cancel_pending(changes);
+            // What is dropped may be user code that uses the session.
+            let (dirty, marked) = (self.dirty.take(), self.marked.take());
+            drop((dirty, marked));
+            // Those that were deleted are in no map any more.
+            self.each_touched(|node| node.leave(changes));
         }
         let mut n = 0;
         while let Some(table) = nth(&self.tables, n) {

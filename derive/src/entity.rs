@@ -343,6 +343,13 @@ impl Entity<'_> {
                         ::diesel_session::entity::sql::load_by_keys::<Self, #this>(self, __keys, __lock)
                     }
 
+                    fn load_by_key(
+                        &mut self,
+                        __key: &<#this as ::diesel_session::Entity>::Key,
+                    ) -> ::diesel::result::QueryResult<::core::option::Option<#this>> {
+                        ::diesel_session::entity::sql::load_by_key::<Self, #this>(self, __key)
+                    }
+
                     fn update(
                         &mut self,
                         __rows: &[::diesel_session::Change<'_, #this>],

@@ -18,7 +18,7 @@ pub use apply::{apply, set_null};
 pub use children::load_children;
 pub use delete::{delete, delete_by_keys};
 pub use insert::{insert, insert_given, insert_only};
-pub use select::load_by_keys;
+pub use select::{load_by_key, load_by_keys};
 pub use update::update;
 
 /// The columns of a struct: an entity's, a record's, an embedded part's.

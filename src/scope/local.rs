@@ -123,6 +123,10 @@ pub(crate) fn pull<C: SessionConnection>(core: &Rc<Core<C>>) {
     cool();
     let entry = LOCAL.try_with(|local| {
         let mut stack = local.stack.borrow_mut();
+        // Mostly the innermost.
+        if stack.last().is_some_and(|entry| entry.is(core)) {
+            return stack.pop();
+        }
         let position = stack.iter().rposition(|entry| entry.is(core))?;
         Some(stack.remove(position))
     });

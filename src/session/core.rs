@@ -174,27 +174,41 @@ impl<C: SessionConnection> Core<C> {
     ) -> Rc<Self> {
         let id = next_id();
         let desk = table.and_then(|table| Desk::take(table, id, place));
-        let origin = engine.as_ref().map_or_else(Origin::here, |engine| engine.origin().clone());
-        let info = Info::default();
-        options.fill(&info);
-        let (connection, join_mode, share) = match whence {
-            Whence::Engine => (None, JoinMode::default(), None),
-            Whence::Joined(conn, mode) => {
-                (Some(Connection::Joined(Box::new(ConnectionSlot::new(conn, None, None)))), mode, None)
+        let mut core = Self::place(&engine, place);
+        // Nobody else has it yet.
+        if let Some(own) = Rc::get_mut(&mut core) {
+            own.begin(id, engine, options, place);
+            own.desk = desk;
+            own.options.fill(&own.info);
+            own.watched.set(shared_listeners.is_some());
+            own.shared_listeners = shared_listeners;
+            match whence {
+                Whence::Engine => {}
+                Whence::Joined(conn, mode) => {
+                    let slot = Box::new(ConnectionSlot::new(conn, None, None));
+                    *own.connection.get_mut() = Some(Connection::Joined(slot));
+                    own.join_mode = mode;
+                }
+                Whence::Shared(outer) => own.share = Some(Share::new(outer)),
             }
-            Whence::Shared(outer) => (None, JoinMode::default(), Some(Share::new(outer))),
-        };
-        Self::settle_in(Self {
-            id,
+        }
+        *core.me.borrow_mut() = Rc::downgrade(&core);
+        core
+    }
+
+    /// A session that has not begun.
+    fn vacant(origin: Origin, place: Place) -> Self {
+        Self {
+            id: 0,
             origin,
-            engine,
-            join_mode,
-            share,
+            engine: None,
+            join_mode: JoinMode::default(),
+            share: None,
+            options: SessionOptions::new(),
             made_at: place,
-            situations: Cell::new(Situations::IDLE.with(Situation::Autocommit, options.transaction.autocommit)),
-            connection: RefCell::new(connection),
-            current: Cell::new(options.transaction),
-            options,
+            situations: Cell::new(Situations::IDLE),
+            connection: RefCell::default(),
+            current: Cell::new(TransactionOptions::new()),
             created: Cell::new(None),
             joined: Cell::new(Joined::No),
             frames: RefCell::default(),
@@ -216,17 +230,17 @@ impl<C: SessionConnection> Core<C> {
             close_at_return: Cell::new(None),
             hook_queue: RefCell::default(),
             listeners: RefCell::default(),
-            watched: Cell::new(shared_listeners.is_some()),
-            shared_listeners,
+            shared_listeners: None,
+            watched: Cell::new(false),
             asking: Cell::new(false),
             listener_errors: RefCell::default(),
             closed_on_work: Cell::new(false),
             unit: OnceCell::new(),
             resting: Cell::new(None),
             me: RefCell::default(),
-            desk,
-            info,
-        })
+            desk: None,
+            info: Info::default(),
+        }
     }
 
     pub(crate) fn has(&self, situation: Situation) -> bool {

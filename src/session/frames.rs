@@ -72,6 +72,13 @@ impl Frames {
         Some(std::mem::replace(self, Self { serial, ..Self::default() }))
     }
 
+    /// As new.
+    pub(crate) fn renew(&mut self) {
+        drop(self.end());
+        self.root.orphaned = false;
+        self.serial = 0;
+    }
+
     /// The hooks of all frames, in the order of registration within each, the root's first.
     pub(crate) fn into_hooks(self) -> Vec<Hook> {
         let savepoints = self.savepoints.into_iter().flat_map(|frame| frame.hooks);

@@ -77,6 +77,7 @@ pub(crate) enum Cell {
     Do(Action),
 }
 
+#[cfg(test)]
 pub(crate) const SITUATIONS: [Situation; 12] = [
     Situation::Closed,
     Situation::InHook,
@@ -92,7 +93,7 @@ pub(crate) const SITUATIONS: [Situation; 12] = [
     Situation::Idle,
 ];
 
-/// The table. Rows in the order of [`SITUATIONS`]; columns: statement, change, nest, commit, rollback, close.
+/// The table. Rows in the order of the situations; columns: statement, change, nest, commit, rollback, close.
 #[rustfmt::skip]
 const TABLE: [[Cell; 6]; 12] = {
     use Action::{Begin, Commit, Defer, EndIdle, Nothing, Proceed, Rollback, WithoutTransaction};
@@ -134,20 +135,23 @@ impl Situations {
     }
 
     /// The one decision: what `operation` does now.
+    #[inline]
     pub(crate) fn decide(self, operation: Operation) -> Result<Action, Refusal> {
-        for (row, situation) in SITUATIONS.iter().enumerate() {
-            if self.has(*situation) {
-                match cell(row, operation) {
-                    Cell::Pass => {}
-                    Cell::Refuse(refusal) => return Err(refusal),
-                    Cell::Do(action) => return Ok(action),
-                }
+        // The rows of those that hold, from the top: the n-th has the n-th bit.
+        let mut left = self.0;
+        while left != 0 {
+            match cell(left.trailing_zeros() as usize, operation) {
+                Cell::Pass => {}
+                Cell::Refuse(refusal) => return Err(refusal),
+                Cell::Do(action) => return Ok(action),
             }
+            left &= left - 1;
         }
         Ok(Action::Nothing)
     }
 }
 
+#[inline]
 fn cell(row: usize, operation: Operation) -> Cell {
     TABLE[row][operation as usize]
 }

@@ -7,7 +7,7 @@ use super::changes::Changes;
 use super::node::AnyNode;
 use super::order::{self, Link};
 use super::table::{Keys, Table, Wrote};
-use super::{Records, UnitOfWork};
+use super::{Records, UnitOfWork, nth};
 use crate::backend::SessionConnection;
 use crate::entity::TableId;
 use crate::error::{Error, Result};
@@ -28,13 +28,17 @@ impl<C: SessionConnection> UnitOfWork<C> {
         for (table, _) in marked.iter().filter(|(table, _)| records.iter().any(|new| new.table() == table.table())) {
             table.check_deletes(core, place)?;
         }
+        if let ([(table, nodes)], [], []) = (dirty.as_mut_slice(), marked.as_slice(), records.as_slice()) {
+            // Nothing to put in order.
+            return table.update(core, std::mem::take(nodes), place);
+        }
         let groups = self.groups(&dirty, &marked, &records);
         for group in &groups {
             let own = dirty.extract_if(.., |(table, _)| group.contains(&table.table())).collect();
-            let (now, later) = around_inserts(own, group, &records);
-            update(core, group, now, place)?;
+            let (mut now, mut later) = around_inserts(own, group, &records);
+            update(core, group, &mut now, place)?;
             insert(core, group, &records, place)?;
-            update(core, group, later, place)?;
+            update(core, group, &mut later, place)?;
         }
         if !marked.is_empty() {
             for group in groups.iter().rev() {
@@ -69,16 +73,20 @@ impl<C: SessionConnection> UnitOfWork<C> {
         let written = (self.dirty.take(), self.marked.take());
         drop(written);
         self.links.borrow_mut().clear();
-        let tables = self.tables();
-        self.stale_by(&tables);
-        for table in &tables {
+        self.stale_by(&self.tables.borrow());
+        let mut n = 0;
+        while let Some(table) = nth(&self.tables, n) {
             table.settle(changes);
+            n += 1;
         }
-        let records = self.records.borrow().clone();
-        for records in &records {
+        n = 0;
+        let mut pending = 0;
+        while let Some(records) = nth(&self.records, n) {
             records.settle(changes);
+            pending += records.len();
+            n += 1;
         }
-        self.pending.set(records.iter().map(|records| records.len()).sum());
+        self.pending.set(pending);
     }
 
     /// Entities that the flush has changed without writing them are stale: others of the same table, and where keys changed or
@@ -190,11 +198,10 @@ fn around_inserts<C: SessionConnection>(
     (nodes, later)
 }
 
-fn update<C: SessionConnection>(core: &Core<C>, group: &[TableId], nodes: Nodes<C>, place: Place) -> Result<()> {
-    let mut nodes = nodes;
+fn update<C: SessionConnection>(core: &Core<C>, group: &[TableId], nodes: &mut Nodes<C>, place: Place) -> Result<()> {
     for id in group {
-        for (table, nodes) in nodes.extract_if(.., |(table, nodes)| table.table() == *id && !nodes.is_empty()) {
-            table.update(core, nodes, place)?;
+        for (table, nodes) in nodes.iter_mut().filter(|(table, nodes)| table.table() == *id && !nodes.is_empty()) {
+            table.update(core, std::mem::take(nodes), place)?;
         }
     }
     Ok(())

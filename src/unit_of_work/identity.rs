@@ -122,12 +122,18 @@ impl<T: Entity> IdentityMap<T> {
     /// Empty, and not large.
     pub(crate) fn rest(&mut self) {
         self.nodes.clear();
-        self.nodes.shrink_to(super::KEPT, |entry| entry.hash);
+        if self.nodes.capacity() > 2 * super::KEPT {
+            self.nodes = HashTable::new();
+        }
     }
 
     /// Takes every node out; gives those that somebody holds.
     pub(crate) fn drain(&mut self) -> Vec<Rc<Node<T>>> {
-        self.nodes.drain().filter_map(|entry| entry.node.upgrade()).collect()
+        let mut held = Vec::new();
+        for entry in self.nodes.drain() {
+            held.extend(entry.node.upgrade());
+        }
+        held
     }
 }
 

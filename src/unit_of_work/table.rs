@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use super::IntoAny;
 use super::changes::{Change, Changes};
@@ -150,7 +151,59 @@ fn keys_handed_on<T: Entity>(rows: Vec<Changed<T>>) -> Vec<Changed<T>> {
 /// Rows that a flush writes together.
 struct Batch<T> {
     columns: ColumnSet,
-    rows: Vec<(Rc<T>, Rc<T>)>,
+    /// Whether the key is among them.
+    changes_key: bool,
+    rows: SmallVec<[(Rc<T>, Rc<T>); 1]>,
+}
+
+/// Changed rows by the columns that changed, in the order in which such a change came first.
+struct Batches<T> {
+    list: SmallVec<[Batch<T>; 1]>,
+    /// Where rows of these columns go, once there are several.
+    by_columns: HashMap<ColumnSet, usize>,
+    /// Where the last row went: mostly the next one changes the same.
+    last: Option<(ColumnSet, usize)>,
+}
+
+impl<T> Default for Batches<T> {
+    fn default() -> Self {
+        Self { list: SmallVec::new(), by_columns: HashMap::new(), last: None }
+    }
+}
+
+impl<T> Batches<T> {
+    /// `expected`: how many rows there are in all.
+    fn add(&mut self, columns: ColumnSet, changes_key: bool, row: (Rc<T>, Rc<T>), expected: usize) {
+        let number = match self.last.filter(|(other, _)| *other == columns) {
+            Some((_, number)) => number,
+            None => self.number_of(columns, changes_key, expected),
+        };
+        self.last = Some((columns, number));
+        if let Some(batch) = self.list.get_mut(number) {
+            batch.rows.push(row);
+        }
+    }
+
+    fn number_of(&mut self, columns: ColumnSet, changes_key: bool, expected: usize) -> usize {
+        if let Some((first, number)) = self.last.filter(|_| self.by_columns.is_empty()) {
+            self.by_columns.insert(first, number);
+        }
+        let known = self.by_columns.get(&columns).copied();
+        known.unwrap_or_else(|| {
+            if changes_key {
+                // Keys are handed on in the order of the rows: none may join a batch that is sent before its neighbour's.
+                let list = &self.list;
+                self.by_columns.retain(|_, number| list.get(*number).is_none_or(|batch| !batch.changes_key));
+            }
+            let room = if self.list.is_empty() { expected } else { 0 };
+            self.list.push(Batch { columns, changes_key, rows: SmallVec::with_capacity(room) });
+            let number = self.list.len() - 1;
+            if number > 0 {
+                self.by_columns.insert(columns, number);
+            }
+            number
+        })
+    }
 }
 
 impl<T: Entity, C: Persist<T>> TableUnit<T, C> {
@@ -236,7 +289,8 @@ impl<T: Entity, C: Persist<T>> TableUnit<T, C> {
         columns: ColumnSet,
         place: Place,
     ) -> Result<()> {
-        let changes: Vec<_> = rows.iter().map(|(old, new)| entity::Change { old: &**old, new: &**new }).collect();
+        let changes: SmallVec<[_; 1]> =
+            rows.iter().map(|(old, new)| entity::Change { old: &**old, new: &**new }).collect();
         let matched = core.flushed(place, |conn| conn.update(&changes, columns))?;
         if matched != rows.len() {
             return Err(self.name_stale(core, rows, matched, place));
@@ -319,13 +373,12 @@ impl<T: Entity, C: Persist<T>> TableUnit<T, C> {
         }
     }
 
-    fn batches(&self, core: &Core<C>, rows: Vec<Changed<T>>, place: Place) -> Result<Vec<Batch<T>>> {
-        let mut batches: Vec<Batch<T>> = Vec::new();
-        let mut by_columns: HashMap<ColumnSet, usize> = HashMap::new();
-        // Mostly one row changes what the one before did.
-        let mut last: Option<(ColumnSet, usize)> = None;
+    fn batches(&self, core: &Core<C>, rows: Vec<Changed<T>>, place: Place) -> Result<SmallVec<[Batch<T>; 1]>> {
+        let mut batches = Batches::default();
         let count = rows.len();
-        let mut updated = Vec::with_capacity(count);
+        // No user code of this session runs while they are out.
+        let mut updated = self.updated.take();
+        updated.reserve(count);
         for Changed { node, base, mut value, mut columns } in rows {
             if C::HAS_HOOKS && !columns.is_empty() {
                 let mut changed = T::clone(&value);
@@ -350,28 +403,10 @@ impl<T: Entity, C: Persist<T>> TableUnit<T, C> {
             let changes_key = columns.meets(T::key_columns());
             let has_moved = changes_key && base.key() != value.key();
             updated.push(Written { node, value: Rc::clone(&value), has_moved });
-            let batch = match last.filter(|(other, _)| *other == columns) {
-                Some((_, batch)) => batch,
-                None => {
-                    if changes_key && !by_columns.contains_key(&columns) {
-                        // Keys are handed on in the order of the rows: none may join a batch that is sent before its
-                        // neighbour's.
-                        by_columns.retain(|other, _| !other.meets(T::key_columns()));
-                    }
-                    *by_columns.entry(columns).or_insert_with(|| {
-                        let room = if batches.is_empty() { count } else { 0 };
-                        batches.push(Batch { columns, rows: Vec::with_capacity(room) });
-                        batches.len() - 1
-                    })
-                }
-            };
-            last = Some((columns, batch));
-            if let Some(batch) = batches.get_mut(batch) {
-                batch.rows.push((base, value));
-            }
+            batches.add(columns, changes_key, (base, value), count);
         }
-        self.updated.borrow_mut().append(&mut updated);
-        Ok(batches)
+        self.updated.replace(updated);
+        Ok(batches.list)
     }
 }
 
@@ -532,7 +567,8 @@ impl<T: Entity, C: Persist<T>> Table<C> for TableUnit<T, C> {
         }
         // First every old key is given up, so that nobody is taken for the one who had a new key before.
         let mut moved = Vec::new();
-        for Written { node, value, has_moved } in self.updated.take() {
+        let mut updated = self.updated.take();
+        for Written { node, value, has_moved } in updated.drain(..) {
             touch(&node);
             if has_moved {
                 self.remove(&node);
@@ -540,6 +576,8 @@ impl<T: Entity, C: Persist<T>> Table<C> for TableUnit<T, C> {
             }
             node.written(value);
         }
+        updated.shrink_to(super::KEPT);
+        self.updated.replace(updated);
         for node in moved {
             self.put(&node, changes);
         }

@@ -161,6 +161,33 @@ where
     }
 }
 
+/// A statement that the cache finds by its type, so that its text is asked for once a connection.
+pub(super) struct Named<S>(pub(super) S);
+
+impl<S: QueryId> QueryId for Named<S> {
+    type QueryId = S::QueryId;
+    const HAS_STATIC_QUERY_ID: bool = S::HAS_STATIC_QUERY_ID;
+}
+
+impl<S: Query> Query for Named<S> {
+    type SqlType = S::SqlType;
+}
+
+impl<S, DB> QueryFragment<DB> for Named<S>
+where
+    S: QueryFragment<DB>,
+    DB: Backend,
+{
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        self.0.walk_ast(out)
+    }
+
+    fn is_safe_to_cache_prepared(&self, _: &DB) -> QueryResult<bool> {
+        // Without a walk through the whole selection, for each execution.
+        Ok(true)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,16 +6,32 @@ use diesel::backend::Backend;
 use diesel::deserialize::FromSqlRow;
 use diesel::dsl::SqlTypeOf;
 use diesel::expression::{Expression, QueryMetadata, Selectable};
+use diesel::internal::derives::multiconnection::AstPassHelper;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 
 use crate::backend::{Kind, SessionConnection};
 use crate::entity::{Entity, LockStrength, LockWait, RowLock};
 
-use super::kept::{Kept, Purpose};
-use super::read::rows;
+use super::kept::{Kept, Named, Purpose};
+use super::read::{first, rows};
 use super::text::{key_names, largest, padded, push_in, push_names, push_table};
 use super::{BindKey, Columns, Row};
+
+/// The row of this key.
+///
+/// # Errors
+/// What the database answered.
+pub fn load_by_key<C, T>(conn: &mut C, key: &T::Key) -> QueryResult<Option<T>>
+where
+    C: SessionConnection,
+    T: Row + BindKey<C::Backend> + Selectable<C::Backend> + FromSqlRow<SqlTypeOf<T::SelectExpression>, C::Backend>,
+    T::SelectExpression: QueryFragment<C::Backend>,
+    C::Backend: QueryMetadata<SqlTypeOf<T::SelectExpression>>,
+{
+    let select = Select::<T, T, _, true>::new(conn.kind(), std::slice::from_ref(key), T::KEY, "");
+    first(conn, Named(select))
+}
 
 /// The rows of these keys, in any order.
 ///
@@ -29,9 +45,8 @@ where
     C::Backend: QueryMetadata<SqlTypeOf<T::SelectExpression>>,
 {
     let kind = conn.kind();
-    if let ([_], None) = (keys, lock) {
-        let select = Select::<T, T, _, true>::new(kind, keys, T::KEY, "");
-        return rows(conn, Kept::new::<T, C::Backend>(select, Purpose::SelectByKeys, 0, 1, true)?);
+    if let ([key], None) = (keys, lock) {
+        return Ok(load_by_key(conn, key)?.into_iter().collect());
     }
     let mut found = Vec::with_capacity(keys.len());
     for keys in keys.chunks(largest(T::KEY.len())) {
@@ -39,7 +54,7 @@ where
         let select = Select::<T, T, _, false>::new(kind, keys, T::KEY, lock);
         found.append(&mut if lock.is_empty() {
             let size = padded(keys.len());
-            rows(conn, Kept::new::<T, C::Backend>(select, Purpose::SelectByKeys, 1, size, true)?)?
+            rows(conn, Kept::new::<T, C::Backend>(select, Purpose::SelectByKeys, 0, size, true)?)?
         } else {
             rows(conn, select)?
         });
@@ -119,6 +134,13 @@ where
     DB: Backend,
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        if ONE && out.bind_collector().is_some() {
+            // Nothing else of it is asked for, for each execution: the selection has no binds.
+            for part in 0..self.columns.len() {
+                P::bind_key(&self.keys[0], part, out.reborrow())?;
+            }
+            return Ok(());
+        }
         if self.kind == Kind::Mysql && !self.suffix.is_empty() {
             // A SELECT that fails after its first packet, as one that waits for a lock does, leaves a statement behind
             // whose next execution waits for ever (libmariadb with diesel 2.3.14).

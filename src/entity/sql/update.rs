@@ -4,6 +4,7 @@ use diesel::RunQueryDsl;
 use diesel::backend::Backend;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error as DieselError, QueryResult};
+use smallvec::SmallVec;
 
 use crate::backend::{Kind, SessionConnection, Truth};
 use crate::entity::{Change, ColumnSet};
@@ -65,7 +66,7 @@ where
 struct Update<'a, T: Columns> {
     kind: Kind,
     /// Old and new.
-    rows: Vec<(T::Bound<'a>, T::Bound<'a>)>,
+    rows: SmallVec<[(T::Bound<'a>, T::Bound<'a>); 1]>,
     columns: ColumnSet,
     version: Option<usize>,
 }

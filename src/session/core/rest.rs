@@ -7,8 +7,12 @@ use std::rc::{Rc, Weak};
 
 use super::Core;
 use crate::backend::SessionConnection;
+use crate::engine::Engine;
+use crate::fork::Origin;
 use crate::options::SessionOptions;
-use crate::session::state::Situation;
+use crate::place::Place;
+use crate::session::join::{JoinMode, Joined};
+use crate::session::state::{Situation, Situations};
 
 thread_local! {
     /// The last session that ended here, for the next one. It holds nothing but memory: no engine, no value of the user's.
@@ -16,23 +20,90 @@ thread_local! {
 }
 
 impl<C: SessionConnection> Core<C> {
-    /// Puts a session that was just made where it will stay.
-    pub(super) fn settle_in(made: Self) -> Rc<Self> {
-        let core = match resting::<C>() {
-            Some(mut core) => {
-                if let Some(place) = Rc::get_mut(&mut core) {
-                    let unit = place.resting.take();
-                    *place = made;
-                    place.resting.set(unit);
-                    core
-                } else {
-                    Rc::new(made)
-                }
-            }
-            None => Rc::new(made),
-        };
-        *core.me.borrow_mut() = Rc::downgrade(&core);
-        core
+    /// Where a new session goes: to the place of the last one, if that has left it.
+    pub(super) fn place(engine: &Option<Engine<C>>, place: Place) -> Rc<Self> {
+        resting::<C>().unwrap_or_else(|| {
+            let origin = engine.as_ref().map_or_else(Origin::here, |engine| engine.origin().clone());
+            Rc::new(Self::vacant(origin, place))
+        })
+    }
+
+    /// Makes a session of what another one has left, or of nothing. Every field is named, so that none is left as it was by
+    /// mistake.
+    pub(super) fn begin(&mut self, id: u64, engine: Option<Engine<C>>, options: SessionOptions, place: Place) {
+        let Self {
+            id: own_id,
+            origin,
+            engine: own_engine,
+            join_mode,
+            share,
+            options: own_options,
+            made_at,
+            situations,
+            connection,
+            current,
+            created,
+            joined,
+            frames,
+            lost,
+            finisher,
+            joins,
+            deadline,
+            is_bounded,
+            told,
+            told_anew,
+            attempt,
+            trouble,
+            is_troubled,
+            again_after,
+            wrote,
+            quiet,
+            held_at,
+            closed_at,
+            close_at_return,
+            hook_queue,
+            listeners,
+            shared_listeners,
+            watched,
+            asking,
+            listener_errors,
+            closed_on_work,
+            // Nothing is in them, or what the next unit of work is made of.
+            unit: _,
+            resting: _,
+            me: _,
+            desk: _,
+            info: _,
+        } = self;
+        if let Some(engine) = &engine {
+            origin.clone_from(engine.origin());
+        }
+        (*own_id, *made_at, *join_mode) = (id, place, JoinMode::default());
+        situations.set(Situations::IDLE.with(Situation::Autocommit, options.transaction.autocommit));
+        current.set(options.transaction);
+        (*own_engine, *own_options) = (engine, options);
+        for flag in [is_bounded, told_anew, is_troubled, wrote, quiet, watched, asking, closed_on_work] {
+            flag.set(false);
+        }
+        for place in [created, held_at, closed_at, close_at_return] {
+            place.set(None);
+        }
+        joined.set(Joined::No);
+        joins.set(0);
+        finisher.set(None);
+        deadline.set(None);
+        told.set(None);
+        attempt.set(None);
+        again_after.set(None);
+        forget(share);
+        forget(shared_listeners);
+        forget(connection.get_mut());
+        forget(lost.get_mut());
+        forget(trouble.get_mut());
+        forget(hook_queue.get_mut());
+        listeners.get_mut().clear();
+        listener_errors.get_mut().clear();
+        frames.get_mut().renew();
     }
 
     /// Drops a handle on a session that has ended; if it was the last one, its memory stays for the next session of the thread.
@@ -42,14 +113,14 @@ impl<C: SessionConnection> Core<C> {
             return;
         }
         core.me.replace(Weak::new());
-        if let Some(place) = Rc::get_mut(&mut core) {
-            place.let_go();
+        if let Some(own) = Rc::get_mut(&mut core) {
+            own.let_go();
             let before = RESTING.try_with(|resting| resting.replace(Some(core)));
             drop(before);
         }
     }
 
-    /// Drops what is not plain memory. What is forgotten here is dropped when the next session takes the place.
+    /// Drops what is not plain memory.
     fn let_go(&mut self) {
         if let Some(desk) = self.desk.take() {
             desk.leave();
@@ -58,13 +129,23 @@ impl<C: SessionConnection> Core<C> {
             self.resting.set(unit.rest());
         }
         let frames = self.frames.get_mut().end();
-        let (lost, trouble) = (self.lost.take(), self.trouble.take());
-        let (listeners, shared) = (self.listeners.take(), self.shared_listeners.take());
-        let (hooks, errors) = (self.hook_queue.take(), self.listener_errors.take());
-        drop((frames, lost, trouble, listeners, shared, hooks, errors));
+        drop(frames);
+        forget(self.lost.get_mut());
+        forget(self.trouble.get_mut());
+        forget(self.hook_queue.get_mut());
+        forget(&mut self.shared_listeners);
+        self.listeners.get_mut().clear();
+        self.listener_errors.get_mut().clear();
         self.options = SessionOptions::new();
         self.info.clear();
         self.engine = None;
+    }
+}
+
+/// Drops what is there; mostly nothing is.
+fn forget<T>(value: &mut Option<T>) {
+    if value.is_some() {
+        *value = None;
     }
 }
 

@@ -15,7 +15,7 @@ use crate::place::Place;
 use crate::session::Session;
 use crate::session::first::First;
 use crate::session::query::kind_of;
-use crate::unit_of_work::{AnyNode, Node, ObjectState, Table, Tracked};
+use crate::unit_of_work::{AnyNode, Node, ObjectState, Table, TableUnit, Tracked};
 
 impl<C: SessionConnection> Session<C> {
     /// The entity with this key: from the identity map, without I/O, if it is there and not stale; else one SELECT, before
@@ -51,13 +51,16 @@ impl<C: SessionConnection> Session<C> {
     {
         let core = self.core();
         core.may_read()?;
-        if let Some(node) = core.unit().table::<T>().get(key)
+        let table = core.unit().table::<T>();
+        if let Some(node) = table.get(key)
             && !node.is_stale()
         {
             return Ok(Some(Tracked::of(node)));
         }
         core.unit().looked_up(place, std::any::type_name::<T>());
-        self.fetch(key, None, place)
+        core.autoflush(place)?;
+        let row = core.entity_query(place, |conn| conn.load_by_key(key))?;
+        self.fetched(&table, key, row)
     }
 
     /// The row with this key, read and locked until the transaction ends; always one SELECT, before which whatever waits is
@@ -86,13 +89,22 @@ impl<C: SessionConnection> Session<C> {
     {
         let core = self.core();
         core.autoflush(place)?;
-        let rows = core.entity_query(place, |conn| conn.load_by_keys(std::slice::from_ref(key), lock))?;
-        match rows.into_iter().next() {
-            Some(row) => self.intern(row).map(Some),
+        let row = core.entity_query(place, |conn| conn.load_by_keys(std::slice::from_ref(key), lock))?.pop();
+        if row.is_none() && lock.is_some_and(RowLock::skips) {
+            return Ok(None);
+        }
+        self.fetched(&core.unit().table::<T>(), key, row)
+    }
+
+    /// Takes over what the database holds of a row.
+    fn fetched<T: Entity>(&self, table: &TableUnit<T, C>, key: &T::Key, row: Option<T>) -> Result<Option<Tracked<T>>>
+    where
+        C: Persist<T>,
+    {
+        match row {
+            Some(row) => self.intern_in(table, row).map(Some),
             None => {
-                if lock.is_none_or(|lock| !lock.skips())
-                    && let Some(node) = core.unit().table::<T>().get(key)
-                {
+                if let Some(node) = table.get(key) {
                     self.evict(&node);
                 }
                 Ok(None)
@@ -134,7 +146,9 @@ impl<C: SessionConnection> Session<C> {
         let place = Location::caller();
         let kind = kind_of(&query);
         let rows: Vec<T> = self.core().run(kind, place, |conn| query.internal_load(conn)?.collect())?;
-        rows.into_iter().map(|row| self.intern(row)).collect()
+        let table = self.core().unit().table::<T>();
+        table.expect_more(rows.len());
+        rows.into_iter().map(|row| self.intern_in(&table, row)).collect()
     }
 
     /// The first row of a query, tracked: [`load_tracked`](Session::load_tracked) with `LIMIT 1`, for rows that are found by
@@ -159,8 +173,15 @@ impl<C: SessionConnection> Session<C> {
     where
         C: Persist<T>,
     {
+        self.intern_in(&self.core().unit().table::<T>(), row)
+    }
+
+    fn intern_in<T: Entity>(&self, table: &TableUnit<T, C>, row: T) -> Result<Tracked<T>>
+    where
+        C: Persist<T>,
+    {
         let core = self.core();
-        let (node, is_new) = core.noted(core.unit().table::<T>().intern(row))?;
+        let (node, is_new) = core.noted(table.intern(row))?;
         if core.is_autocommit() {
             // Every statement was a transaction of its own.
             node.make_stale();
