@@ -2,6 +2,8 @@
 
 use std::panic::Location;
 
+use smallvec::SmallVec;
+
 use crate::backend::SessionConnection;
 use crate::entity::{Entity, Insert, Persist, Record, RowLock};
 use crate::error::{Error, Result};
@@ -64,7 +66,7 @@ impl<C: SessionConnection> Session<C> {
     {
         let place = Location::caller();
         let mut level = 0;
-        let mut tables = Vec::new();
+        let mut tables = SmallVec::<[_; 4]>::new();
         let mut foreign = None;
         parents.each(&mut |parent| {
             if parent.session != self.id() {
