@@ -22,9 +22,7 @@ impl Line {
     fn new(change: impl FnOnce(EngineBuilder<Conn>) -> EngineBuilder<Conn>) -> Self {
         let database = super::database();
         drop(database.registry());
-        let (_, rest) = database.url.split_once('@').unwrap();
-        let (server, _) = rest.split_once('/').unwrap();
-        let proxy = Proxy::new(server);
+        let proxy = Proxy::new(&database.url);
         let engine = change(Engine::builder(proxy.url(&database.url))).build().unwrap();
         Self { registry: ScopedSession::new(engine), proxy, database }
     }

@@ -21,8 +21,7 @@ fn the_fate_of_a_commit_that_is_still_being_done_is_waited_for() {
     let database = super::database();
     let direct = database.registry();
     direct.transaction(|session| session.batch_execute(SLOW_COMMIT)).unwrap();
-    let (_, rest) = database.url.split_once('@').unwrap();
-    let proxy = Proxy::new(rest.split_once('/').unwrap().0);
+    let proxy = Proxy::new(&database.url);
     let engine = Engine::<Conn>::builder(proxy.url(&database.url)).verify_commits(true).build().unwrap();
     let registry = ScopedSession::new(engine);
     // The client is cut as soon as the server has it, long before the answer.

@@ -9,6 +9,9 @@
 mod support;
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
+#[path = "../support/door.rs"]
+mod door;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 mod proxy;
 
 /// Whether the long form was asked for.

@@ -1,10 +1,12 @@
 //! A proxy between an engine and its server that cuts a connection around a COMMIT.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::door::Door;
 
 /// What happens to the next COMMIT, and to the connection that it comes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,44 +24,26 @@ struct Shared {
     next: Mutex<Option<Cut>>,
     /// In what the server says, the first is replaced by the second, which is as long.
     forged: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
-    over: AtomicBool,
     done: Mutex<usize>,
 }
 
 /// Stands in front of a server as long as it lives.
 pub(crate) struct Proxy {
     shared: Arc<Shared>,
-    address: String,
+    door: Door,
 }
 
 impl Proxy {
-    pub(crate) fn new(server: &str) -> Self {
-        let door = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = door.local_addr().unwrap().to_string();
+    /// In front of the server that the URL names.
+    pub(crate) fn new(url: &str) -> Self {
         let shared = Arc::new(Shared::default());
-        let (state, server) = (Arc::clone(&shared), server.to_owned());
-        std::thread::spawn(move || {
-            for client in door.incoming() {
-                if state.over.load(Ordering::SeqCst) {
-                    break;
-                }
-                let (Ok(client), Ok(upstream)) = (client, TcpStream::connect(&server)) else { continue };
-                relay(&state, client, upstream);
-            }
-        });
-        Self { shared, address }
+        let state = Arc::clone(&shared);
+        let door = Door::before(url, move |client, server| relay(&state, client, server));
+        Self { shared, door }
     }
 
-    /// The URL through the proxy, which can't look into TLS.
     pub(crate) fn url(&self, url: &str) -> String {
-        let (before, rest) = url.split_once('@').unwrap();
-        let (_, name) = rest.split_once('/').unwrap();
-        let plain = match (url.starts_with("postgres"), url.contains('?')) {
-            (false, _) => "",
-            (true, false) => "?sslmode=disable",
-            (true, true) => "&sslmode=disable",
-        };
-        format!("{before}@{}/{name}{plain}", self.address)
+        self.door.url(url)
     }
 
     pub(crate) fn cut(&self, cut: Cut) {
@@ -78,17 +62,7 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.shared.over.store(true, Ordering::SeqCst);
-        // So that the door's thread looks.
-        let _ = TcpStream::connect(&self.address);
-    }
-}
-
 fn relay(shared: &Arc<Shared>, client: TcpStream, server: TcpStream) {
-    client.set_nodelay(true).unwrap();
-    server.set_nodelay(true).unwrap();
     let is_cut = Arc::new(AtomicBool::new(false));
     let (down_state, down_cut) = (Arc::clone(shared), Arc::clone(&is_cut));
     let (from, to) = (server.try_clone().unwrap(), client.try_clone().unwrap());

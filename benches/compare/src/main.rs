@@ -69,7 +69,7 @@ fn run() -> Fallible {
 
 /// Measures every work that is asked for, and prints each as soon as it is done.
 fn all(backend: &str, options: &Options) -> Fallible<Vec<Measured>> {
-    let sizes = if options.smoke { Sizes::SMOKE } else { Sizes::FULL };
+    let sizes = options.sizes();
     let plan = Plan { sizes, remote: backend != "sqlite" };
     println!("{}", report::TABLE_HEAD);
     let mut rows = Vec::new();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
-use crate::work::{Fallible, Work};
+use crate::work::{Fallible, Sizes, Work};
 
 pub const USAGE: &str = "\
 cargo run --release --manifest-path benches/compare/Cargo.toml -- sqlite|postgres|mysql [options]
@@ -14,6 +14,7 @@ cargo run --release --manifest-path benches/compare/Cargo.toml -- plot OUT.svg I
   --rounds N         instead of 200 for W1 and W2, 9 for W3, 25 for W4 and W5
   --only NAME        only this contender
   --cycles N         so many cycles a turn of W1 and W2, instead of 4 ms
+  --rows N           so many rows, or families, instead of the usual sizes
   --smoke            tiny sizes, one round: whether it works, with no word on speed
   --save FILE        writes the figures, as text with tabs
   --date TEXT        goes into that file
@@ -32,6 +33,7 @@ pub struct Options {
     rounds: Option<usize>,
     pub only: Option<String>,
     pub cycles: Option<usize>,
+    rows: Option<u16>,
     pub smoke: bool,
     pub save: Option<PathBuf>,
     pub date: Option<String>,
@@ -41,6 +43,11 @@ pub struct Options {
 impl Options {
     pub fn wants(&self, work: Work) -> bool {
         self.works.as_ref().is_none_or(|works| works.contains(&work))
+    }
+
+    pub fn sizes(&self) -> Sizes {
+        let usual = if self.smoke { Sizes::SMOKE } else { Sizes::FULL };
+        self.rows.map_or(usual, |rows| usual.with_rows(rows.max(1)))
     }
 
     pub fn rounds(&self, work: Work) -> usize {
@@ -68,6 +75,7 @@ pub fn parse() -> Fallible<Command> {
             Long("rounds") => options.rounds = Some(parser.value()?.parse()?),
             Long("only") => options.only = Some(parser.value()?.string()?),
             Long("cycles") => options.cycles = Some(parser.value()?.parse()?),
+            Long("rows") => options.rows = Some(parser.value()?.parse()?),
             Long("smoke") => options.smoke = true,
             Long("save") => options.save = Some(parser.value()?.into()),
             Long("date") => options.date = Some(parser.value()?.string()?),

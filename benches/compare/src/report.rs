@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::measure::Measured;
 use crate::options::Options;
-use crate::work::{Fallible, Sizes, Work};
+use crate::work::{Fallible, Work};
 
 pub const TABLE_HEAD: &str = "work  contender                         median us          ratio       quartiles";
 const COLUMNS: &str = "backend\twork\tcontender\tunit\tmedian_us\tratio\tlow\thigh";
@@ -21,7 +21,7 @@ pub struct Saved {
 
 /// What the figures depend on: sizes, versions, the machine.
 pub fn head(backend: &str, version: &str, options: &Options) -> Fallible<String> {
-    let sizes = if options.smoke { Sizes::SMOKE } else { Sizes::FULL };
+    let sizes = options.sizes();
     let mut head = String::new();
     if let Some(date) = &options.date {
         writeln!(head, "# date: {date}")?;

@@ -82,6 +82,11 @@ pub struct Sizes {
 impl Sizes {
     pub const FULL: Self = Self { people: 10_000, notes: 100_000, families: 1_000, children: 10 };
     pub const SMOKE: Self = Self { people: 200, notes: 2_500, families: 20, children: 10 };
+
+    /// As many of everything that is counted.
+    pub fn with_rows(self, rows: u16) -> Self {
+        Self { people: rows.into(), notes: rows.into(), families: rows.into(), ..self }
+    }
 }
 
 /// A row that is not there yet, in plain terms: each contender makes its own type of it.
