@@ -7,9 +7,10 @@ use diesel::connection::{
     DefaultLoadingMode, LoadConnection, TransactionDepthChange, TransactionManager, TransactionManagerStatus,
 };
 use diesel::result::{Error as DieselError, QueryResult};
-use diesel::sql_types::{BigInt, Nullable};
+use diesel::sql_types::{BigInt, Nullable, TypeMetadata};
 use diesel::{Connection, QueryableByName};
 
+use crate::entity::sql::Listing;
 use crate::error::{Error, ErrorClass, Result};
 use crate::options::TransactionOptions;
 use crate::testing::MadeDatabase;
@@ -190,7 +191,7 @@ pub enum Verdict {
     note = "turn on the feature of your database: `sqlite`, `postgres` or `mysql`"
 )]
 pub trait SessionConnection:
-    Connection<Backend: Default + Backend<QueryBuilder: Default>>
+    Connection<Backend: Default + Listing + Backend<QueryBuilder: Default>>
     + LoadConnection<DefaultLoadingMode>
     + LoadConnection<Self::RowMode>
     + Sized
@@ -204,6 +205,12 @@ pub trait SessionConnection:
 
     /// Which database this is.
     fn kind(&self) -> Kind;
+
+    /// Where the types are looked up that a database numbers itself; none where it numbers none.
+    #[doc(hidden)]
+    fn lookup(&mut self) -> Option<&mut <Self::Backend as TypeMetadata>::MetadataLookup> {
+        None
+    }
 
     /// The URL to connect to for the URL that the user gave.
     ///

@@ -283,6 +283,7 @@ impl<'a> Columns<'a> {
                 quote!(return ::diesel_session::entity::sql::Bind::<__DB>::bind(&self.#slot, __column, __out))
             },
         );
+        let lists = self.lists();
         quote! {
             impl #impl_generics ::diesel_session::entity::sql::Bind<__DB> for #bound #where_clause {
                 fn bind<'__b>(
@@ -293,8 +294,55 @@ impl<'a> Columns<'a> {
                     #steps
                     ::diesel_session::entity::derived::no_value(__column)
                 }
+
+                fn list<'__r>(
+                    __rows: &mut dyn ::core::iter::Iterator<Item = &'__r Self>,
+                    __column: usize,
+                    __lookup: &mut <__DB as ::diesel::sql_types::TypeMetadata>::MetadataLookup,
+                ) -> ::core::option::Option<::std::boxed::Box<dyn ::diesel_session::entity::sql::List<__DB> + '__r>>
+                where
+                    Self: '__r,
+                    __DB: ::diesel_session::entity::sql::Listing,
+                {
+                    #lists
+                    ::core::option::Option::None
+                }
             }
         }
+    }
+
+    /// The values of `__column` in `__rows`, as one list.
+    fn lists(&self) -> TokenStream {
+        let row = if self.by_reference() { quote!(__row) } else { quote!(__row.__row) };
+        self.steps(
+            |index, item| {
+                let (name, sql_type, value) = (&item.field.name, self.model.sql_type(&item.field.column), item.value());
+                let slot = format_ident!("__part{index}");
+                let values = if item.optional.is_some() {
+                    quote!(__rows.filter_map(|__row| ::core::option::Option::as_ref(&#row.#name)))
+                } else if item.field.serialize_as().is_some() {
+                    quote!(__rows.map(|__row| &__row.#slot))
+                } else {
+                    quote!(__rows.map(|__row| &#row.#name))
+                };
+                quote_spanned! {at(item.field.span())=>
+                    return <__DB as ::diesel_session::entity::sql::Listing>::list::<#sql_type, #value>(
+                        &mut #values,
+                        __lookup,
+                    )
+                }
+            },
+            |index, _| {
+                let slot = format_ident!("__part{index}");
+                quote! {
+                    return ::diesel_session::entity::sql::Bind::<__DB>::list(
+                        &mut __rows.map(|__row| &__row.#slot),
+                        __column,
+                        __lookup,
+                    )
+                }
+            },
+        )
     }
 
     /// A decision over `__column`: `column` for each column, `part` with the number within it for each embedded part.

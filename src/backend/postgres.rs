@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::deserialize;
-use diesel::pg::{Pg, PgConnection, PgRowByRowLoadingMode};
+use diesel::pg::{Pg, PgConnection, PgMetadataLookup, PgRowByRowLoadingMode};
 use diesel::prelude::*;
 use diesel::result::Error as DieselError;
 use diesel::row::NamedRow;
@@ -73,6 +73,10 @@ impl SessionConnection for PgConnection {
 
     fn kind(&self) -> Kind {
         Kind::Postgres
+    }
+
+    fn lookup(&mut self) -> Option<&mut (dyn PgMetadataLookup + 'static)> {
+        Some(self)
     }
 
     fn prepare_url(url: &str) -> Result<PreparedUrl> {
@@ -461,12 +465,55 @@ struct MaybeText {
 /// (diesel 2.3.14). `None` where the text does not say.
 fn is_aborted(conn: &mut PgConnection) -> Option<bool> {
     let status = <AnsiTransactionManager as TransactionManager<PgConnection>>::transaction_manager_status_mut(conn);
-    let mut text = String::with_capacity(192);
-    write!(text, "{status:?}").ok()?;
-    let (_, flag) = text.split_once("requires_rollback_maybe_up_to_top_level: ")?;
-    match flag {
-        flag if flag.starts_with("true") => Some(true),
-        flag if flag.starts_with("false") => Some(false),
-        _ => None,
+    let mut flag = Flag::default();
+    // Ends with an error as soon as it is known.
+    let _ = write!(flag, "{status:?}");
+    flag.is_set
+}
+
+/// Reads one flag out of a debug text while that is made, without keeping it: each COMMIT asks.
+#[derive(Default)]
+struct Flag {
+    comes_next: bool,
+    is_set: Option<bool>,
+}
+
+impl Write for Flag {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        match text {
+            "requires_rollback_maybe_up_to_top_level" => self.comes_next = true,
+            "true" | "false" if self.comes_next => {
+                self.is_set = Some(text == "true");
+                return Err(std::fmt::Error);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_is_read_out_of_the_debug_text_alone() {
+        #[derive(Debug)]
+        #[expect(dead_code, reason = "they are for the text")]
+        struct Inner {
+            other: bool,
+            requires_rollback_maybe_up_to_top_level: bool,
+            more: bool,
+        }
+        let read = |inner: Option<Inner>| {
+            let mut flag = Flag::default();
+            let _ = write!(flag, "{inner:?}");
+            flag.is_set
+        };
+        for aborted in [false, true] {
+            let inner = Inner { other: !aborted, requires_rollback_maybe_up_to_top_level: aborted, more: !aborted };
+            assert_eq!(read(Some(inner)), Some(aborted));
+        }
+        assert_eq!(read(None), None);
     }
 }

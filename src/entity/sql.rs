@@ -9,6 +9,7 @@ mod children;
 mod delete;
 mod insert;
 mod kept;
+mod list;
 mod read;
 mod select;
 mod text;
@@ -18,6 +19,7 @@ pub use apply::{apply, set_null};
 pub use children::load_children;
 pub use delete::{delete, delete_by_keys};
 pub use insert::{insert, insert_given, insert_only};
+pub use list::{List, Listing};
 pub use select::{load_by_key, load_by_keys};
 pub use update::update;
 
@@ -43,6 +45,16 @@ pub trait Bind<DB: Backend> {
     /// # Errors
     /// What Diesel says.
     fn bind<'b>(&'b self, column: usize, out: AstPass<'_, 'b, DB>) -> QueryResult<()>;
+
+    /// The values of a column in these rows as one bind, where the database and the column's type have such.
+    fn list<'r>(
+        rows: &mut dyn Iterator<Item = &'r Self>,
+        column: usize,
+        lookup: &mut DB::MetadataLookup,
+    ) -> Option<Box<dyn List<DB> + 'r>>
+    where
+        Self: Sized + 'r,
+        DB: Listing;
 }
 
 /// An entity whose key can be bound on a backend.

@@ -3,7 +3,7 @@
 //! No database promises an order of what INSERT … RETURNING gives. What is read back is matched by the key: one that the
 //! record gives, or one that must come out in the order of the rows.
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 use std::collections::HashMap;
 
 use diesel::deserialize::FromSqlRow;
@@ -16,12 +16,16 @@ use crate::backend::{Kind, SessionConnection};
 use crate::entity::{ColumnSet, Entity, Record};
 
 use super::kept::Form;
+use super::list::parts;
 use super::read::rows as read;
 use super::text::{ONE_BY_ONE, batches, key_names, largest, refuse};
 use super::{Bind, BindKey, Columns, NewRow, Row};
 
+use diesel::RunQueryDsl;
+use listed::Listed;
 use statement::Rows;
 
+mod listed;
 mod mysql;
 mod postgres;
 mod sqlite;
@@ -106,11 +110,23 @@ where
     let kind = conn.kind();
     let mut count = 0;
     for (given, rows) in runs(rows) {
-        for rows in batches(kind, rows, width(kind, given), usize::MAX) {
-            count += Rows::new(kind, rows, given, Form::Values).execute(conn)?;
+        for rows in parts(kind, rows) {
+            let bound = bound_for_lists(kind, rows);
+            if let Some(insert) = Listed::<N, C::Backend>::new(conn, &bound, given, Form::Values)? {
+                count += insert.execute(conn)?;
+                continue;
+            }
+            for rows in batches(kind, rows, width(kind, given), usize::MAX) {
+                count += Rows::new(kind, rows, given, Form::Values).execute(conn)?;
+            }
         }
     }
     Ok(count)
+}
+
+/// The rows as they are bound, where there are lists to put them in.
+fn bound_for_lists<'r, N: NewRow>(kind: Kind, rows: &[&'r N]) -> Vec<N::Bound<'r>> {
+    if kind == Kind::Postgres { rows.iter().map(|row| row.bound()).collect() } else { Vec::new() }
 }
 
 /// Runs of rows that give the same columns.
@@ -167,11 +183,18 @@ where
     let missing = || refuse(format!("a record of {} gives its key's columns, but not its key", N::Entity::TABLE));
     let keys: Vec<Key<N>> = rows.iter().map(|row| row.given_key().ok_or_else(missing)).collect::<QueryResult<_>>()?;
     let mut stored = HashMap::with_capacity(rows.len());
-    for rows in batches(kind, rows, width(kind, given), usize::MAX) {
-        if kind == Kind::Mysql {
-            Rows::new(kind, rows, given, Form::Values).execute(conn)?;
-        } else {
-            stored.extend(Rows::new(kind, rows, given, Form::Returning).read(conn)?);
+    for rows in parts(kind, rows) {
+        let bound = bound_for_lists(kind, rows);
+        if let Some(insert) = Listed::<N, C::Backend>::new(conn, &bound, given, Form::Returning)? {
+            stored.extend(read(conn, insert)?);
+            continue;
+        }
+        for rows in batches(kind, rows, width(kind, given), usize::MAX) {
+            if kind == Kind::Mysql {
+                Rows::new(kind, rows, given, Form::Values).execute(conn)?;
+            } else {
+                stored.extend(Rows::new(kind, rows, given, Form::Returning).read(conn)?);
+            }
         }
     }
     if kind == Kind::Mysql {
@@ -220,6 +243,30 @@ fn in_order<N: NewRow>(sent: usize, stored: Vec<(Key<N>, N::Generated)>) -> Quer
         )));
     }
     Ok(stored.into_iter().map(|(_, generated)| generated).collect())
+}
+
+/// What was generated, where that is nothing but the key and of one of the usual types: it need not be read back then.
+fn only_the_keys<N: NewRow>(keys: &[i64]) -> Option<Vec<N::Generated>> {
+    if !N::GENERATED.iter().copied().eq(key_names::<N::Entity>()) {
+        return None;
+    }
+    typed::<i32, _>(keys)
+        .or_else(|| typed::<i64, _>(keys))
+        .or_else(|| typed::<u32, _>(keys))
+        .or_else(|| typed::<u64, _>(keys))
+}
+
+/// The keys as a list of `G`, if that is `K`, alone or as a tuple of one.
+fn typed<K: TryFrom<i64> + 'static, G: 'static>(keys: &[i64]) -> Option<Vec<G>> {
+    let made = || keys.iter().map(|key| K::try_from(*key).ok());
+    let list: Box<dyn Any> = if TypeId::of::<G>() == TypeId::of::<K>() {
+        Box::new(made().collect::<Option<Vec<K>>>()?)
+    } else if TypeId::of::<G>() == TypeId::of::<(K,)>() {
+        Box::new(made().map(|key| Some((key?,))).collect::<Option<Vec<(K,)>>>()?)
+    } else {
+        return None;
+    };
+    list.downcast().ok().map(|list| *list)
 }
 
 fn counted<N: NewRow>(sent: usize, stored: usize) -> diesel::result::Error {

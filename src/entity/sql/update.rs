@@ -1,5 +1,7 @@
 //! Changed rows.
 
+use std::marker::PhantomData;
+
 use diesel::RunQueryDsl;
 use diesel::backend::Backend;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
@@ -10,6 +12,7 @@ use crate::backend::{Kind, SessionConnection, Truth};
 use crate::entity::{Change, ColumnSet};
 
 use super::kept::{Kept, Purpose};
+use super::list::{List, lists, parts};
 use super::text::{ONE_BY_ONE, batches, comes_again, push_found, push_table};
 use super::{Bind, Columns, Row};
 
@@ -34,6 +37,55 @@ where
     // In one statement, keys that rows hand on to each other would meet halfway.
     let one_by_one = columns.meets(T::KEY.iter().copied().collect());
     let width = if one_by_one { ONE_BY_ONE } else { T::KEY.len() + columns.len() + usize::from(version.is_some()) };
+    let mut found = 0;
+    for rows in parts(kind, rows) {
+        let listed = if one_by_one { None } else { as_lists(conn, rows, columns, version) };
+        found += match listed {
+            Some(written) => written?,
+            None => in_batches(conn, rows, columns, version, width)?,
+        };
+    }
+    Ok(found)
+}
+
+/// Sends the rows as one array a column; none where they can't be, or one alone is faster.
+fn as_lists<C, T>(
+    conn: &mut C,
+    rows: &[Change<'_, T>],
+    columns: ColumnSet,
+    version: Option<usize>,
+) -> Option<QueryResult<usize>>
+where
+    C: SessionConnection,
+    T: Row,
+    for<'a> T::Bound<'a>: Bind<C::Backend>,
+{
+    // Asked first, so that nothing is made in vain.
+    conn.lookup()?;
+    if rows.len() < 2 {
+        return None;
+    }
+    let (old, new): (Vec<_>, Vec<_>) = rows.iter().map(|row| (row.old.bound(), row.new.bound())).unzip();
+    let mut all = lists(conn, old.iter(), T::KEY.iter().copied().chain(version))?;
+    all.append(&mut lists(conn, new.iter(), columns.iter())?);
+    let update = Listed::<T, C::Backend> { lists: all, columns, version, entity: PhantomData };
+    let kept = Kept::new::<T, C::Backend>(update, Purpose::Update, columns.bits(), 0, true);
+    Some(kept.and_then(|update| update.execute(conn)))
+}
+
+fn in_batches<C, T>(
+    conn: &mut C,
+    rows: &[Change<'_, T>],
+    columns: ColumnSet,
+    version: Option<usize>,
+    width: usize,
+) -> QueryResult<usize>
+where
+    C: SessionConnection,
+    T: Row,
+    for<'a> T::Bound<'a>: Bind<C::Backend>,
+{
+    let kind = conn.kind();
     let mut found = 0;
     for rows in batches(kind, rows, width, MOST) {
         found += match send(conn, rows, columns, version) {
@@ -60,6 +112,52 @@ where
     let rows = rows.iter().map(|row| (row.old.bound(), row.new.bound())).collect();
     let update = Update::<T> { kind, rows, columns, version };
     Kept::new::<T, C::Backend>(update, Purpose::Update, columns.bits(), count, comes_again(count))?.execute(conn)
+}
+
+/// `UPDATE t AS t SET c = v.n0 FROM unnest(?, ?) AS v(k0, n0) WHERE t.k = v.k0`
+struct Listed<'r, T, DB: Backend> {
+    lists: Vec<Box<dyn List<DB> + 'r>>,
+    columns: ColumnSet,
+    version: Option<usize>,
+    entity: PhantomData<T>,
+}
+
+impl<T, DB: Backend> QueryId for Listed<'_, T, DB> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<T: Row, DB: Backend> QueryFragment<DB> for Listed<'_, T, DB> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        let found_by = || T::KEY.iter().copied().chain(self.version);
+        out.push_sql("UPDATE ");
+        push_table::<T, DB>(&mut out)?;
+        out.push_sql(" AS t SET ");
+        for (i, column) in self.columns.iter().enumerate() {
+            out.push_sql(if i > 0 { ", " } else { "" });
+            out.push_identifier(<T as Columns>::name(column))?;
+            out.push_sql(&format!(" = v.n{i}"));
+        }
+        out.push_sql(" FROM unnest(");
+        for (i, list) in self.lists.iter().enumerate() {
+            out.push_sql(if i > 0 { ", " } else { "" });
+            list.bind(out.reborrow())?;
+        }
+        out.push_sql(") AS v(");
+        for i in 0..found_by().count() {
+            out.push_sql(&format!("{}k{i}", if i > 0 { ", " } else { "" }));
+        }
+        for i in 0..self.columns.len() {
+            out.push_sql(&format!(", n{i}"));
+        }
+        out.push_sql(") WHERE ");
+        for (i, column) in found_by().enumerate() {
+            out.push_sql(if i > 0 { " AND t." } else { "t." });
+            out.push_identifier(<T as Columns>::name(column))?;
+            out.push_sql(&format!(" = v.k{i}"));
+        }
+        Ok(())
+    }
 }
 
 /// The UPDATE of one row, or of several at once.

@@ -18,7 +18,7 @@ use crate::entity::sql::text::{ONE_BY_ONE, batches, key_names, push_names, push_
 use crate::entity::sql::{Bind, NewRow};
 
 use super::statement::{Rows, push_read_back};
-use super::{Key, ReadBack, in_order, width};
+use super::{Key, ReadBack, counted, in_order, only_the_keys, width};
 
 /// Several rows in a statement where their keys are then consecutive: in the lock modes 0 and 1 of InnoDB (MySQL docs,
 /// "AUTO_INCREMENT Handling in InnoDB"). One by one in mode 2.
@@ -28,8 +28,9 @@ where
     N: NewRow,
     for<'a> N::Bound<'a>: Bind<C::Backend>,
     (Key<N>, N::Generated): FromSqlRow<ReadBack<N>, C::Backend>,
+    (i64, i64): FromSqlRow<(BigInt, BigInt), C::Backend>,
     i64: FromSqlRow<BigInt, C::Backend> + ToSql<BigInt, C::Backend>,
-    C::Backend: QueryMetadata<ReadBack<N>> + QueryMetadata<BigInt>,
+    C::Backend: QueryMetadata<ReadBack<N>> + QueryMetadata<(BigInt, BigInt)> + QueryMetadata<BigInt>,
 {
     let kind = conn.kind();
     let in_blocks = rows.len() > 1 && read::<C, _, i64>(conn, LockMode)?.iter().all(|mode| [0, 1].contains(mode));
@@ -37,10 +38,24 @@ where
     let mut generated = Vec::with_capacity(rows.len());
     for rows in batches(kind, rows, width, usize::MAX) {
         Rows::new(kind, rows, given, Form::Counted).execute(conn)?;
-        let stored = read(conn, Block::<N> { more: rows.len() as i64 - 1, record: PhantomData })?;
-        generated.append(&mut in_order::<N>(rows.len(), stored)?);
+        let more = rows.len() as i64 - 1;
+        if only_the_keys::<N>(&[1]).is_some() {
+            let ends: Vec<(i64, i64)> = read(conn, Ends::<N>(Block { more, record: PhantomData }))?;
+            generated.append(&mut between::<N>(rows.len(), ends.first().copied())?);
+        } else {
+            let stored = read(conn, Block::<N> { more, record: PhantomData })?;
+            generated.append(&mut in_order::<N>(rows.len(), stored)?);
+        }
     }
     Ok(generated)
+}
+
+/// The keys of a block between its first and its last one.
+fn between<N: NewRow>(sent: usize, ends: Option<(i64, i64)>) -> QueryResult<Vec<N::Generated>> {
+    let Some((first, last)) = ends.filter(|(first, _)| *first > 0) else { return Err(counted::<N>(sent, 0)) };
+    let step = if sent > 1 { (last - first) / (sent as i64 - 1) } else { 0 };
+    let keys: Vec<i64> = (0..sent as i64).map(|n| first + step * n).collect();
+    only_the_keys::<N>(&keys).ok_or_else(|| counted::<N>(sent, 0))
 }
 
 /// `innodb_autoinc_lock_mode`
@@ -86,18 +101,62 @@ where
     i64: ToSql<BigInt, DB>,
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        let key = || key_names::<N::Entity>().take(1);
         out.push_sql("SELECT ");
         push_read_back::<N, DB>(&mut out)?;
+        self.push_from(&mut out)?;
+        out.push_sql(" ORDER BY ");
+        push_names(&mut out, key::<N>())
+    }
+}
+
+impl<N: NewRow> Block<N> {
+    fn push_from<'b, DB: Backend>(&'b self, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()>
+    where
+        i64: ToSql<BigInt, DB>,
+    {
         out.push_sql(" FROM ");
-        push_table::<N::Entity, DB>(&mut out)?;
+        push_table::<N::Entity, DB>(out)?;
         out.push_sql(" WHERE ");
-        push_names(&mut out, key())?;
+        push_names(out, key::<N>())?;
         out.push_sql(" BETWEEN LAST_INSERT_ID() AND LAST_INSERT_ID() + ");
         out.push_bind_param::<BigInt, i64>(&self.more)?;
         out.push_sql(" * @@auto_increment_increment AND MOD(");
-        push_names(&mut out, key())?;
-        out.push_sql(", @@auto_increment_increment) = MOD(LAST_INSERT_ID(), @@auto_increment_increment) ORDER BY ");
-        push_names(&mut out, key())
+        push_names(out, key::<N>())?;
+        out.push_sql(", @@auto_increment_increment) = MOD(LAST_INSERT_ID(), @@auto_increment_increment)");
+        Ok(())
+    }
+}
+
+fn key<N: NewRow>() -> impl Iterator<Item = &'static str> {
+    key_names::<N::Entity>().take(1)
+}
+
+/// The first and the last key of a block, where nothing else was generated; 0 for the first if a row is missing.
+struct Ends<N>(Block<N>);
+
+impl<N: 'static> QueryId for Ends<N> {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl<N> Query for Ends<N> {
+    type SqlType = (BigInt, BigInt);
+}
+
+impl<N, DB> QueryFragment<DB> for Ends<N>
+where
+    N: NewRow,
+    DB: Backend,
+    i64: ToSql<BigInt, DB>,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        out.push_sql("SELECT CAST(IF(COUNT(*) = ");
+        out.push_bind_param::<BigInt, i64>(&self.0.more)?;
+        out.push_sql(" + 1, MIN(");
+        push_names(&mut out, key::<N>())?;
+        out.push_sql("), 0) AS SIGNED), CAST(COALESCE(MAX(");
+        push_names(&mut out, key::<N>())?;
+        out.push_sql("), 0) AS SIGNED)");
+        self.0.push_from(&mut out)
     }
 }

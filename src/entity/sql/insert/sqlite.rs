@@ -1,6 +1,5 @@
 //! SQLite: a transaction that writes is alone with the file, so it can choose the keys itself.
 
-use std::any::Any;
 use std::marker::PhantomData;
 
 use diesel::backend::Backend;
@@ -20,7 +19,7 @@ use crate::entity::sql::{Bind, NewRow, Row};
 use crate::entity::{ColumnSet, Entity};
 
 use super::statement::Rows;
-use super::{Key, ReadBack, counted, in_order, one_by_one};
+use super::{Key, ReadBack, counted, in_order, one_by_one, only_the_keys};
 
 /// Several rows with the keys that SQLite would give them next; one by one where it might give others: outside a
 /// transaction, where triggers may insert too, and at the end of the numbers, where it looks for gaps.
@@ -44,7 +43,7 @@ where
     for rows in batches(kind, rows, given.len() + 1, usize::MAX) {
         let ids: Vec<i64> = (next..).take(rows.len()).collect();
         next += rows.len() as i64;
-        let known: Option<Vec<N::Generated>> = ids.iter().map(|&id| only_the_key::<N>(id)).collect();
+        let known = only_the_keys::<N>(&ids);
         let form = if known.is_some() { Form::Keyed } else { Form::KeyedReturning };
         let insert = Rows::new(kind, rows, given, form).with_keys(ids);
         let mut of_rows = match known {
@@ -64,25 +63,6 @@ where
         generated.append(&mut of_rows);
     }
     Ok(generated)
-}
-
-/// What was generated, where that is nothing but the key and of one of the usual types: no RETURNING is needed then.
-fn only_the_key<N: NewRow>(id: i64) -> Option<N::Generated> {
-    if !N::GENERATED.iter().copied().eq(key_names::<N::Entity>()) {
-        return None;
-    }
-    let mut made: Option<N::Generated> = None;
-    let place: &mut dyn Any = &mut made;
-    if let Some(place) = place.downcast_mut::<Option<i32>>() {
-        *place = i32::try_from(id).ok();
-    } else if let Some(place) = place.downcast_mut::<Option<(i32,)>>() {
-        *place = i32::try_from(id).ok().map(|id| (id,));
-    } else if let Some(place) = place.downcast_mut::<Option<i64>>() {
-        *place = Some(id);
-    } else if let Some(place) = place.downcast_mut::<Option<(i64,)>>() {
-        *place = Some((id,));
-    }
-    made
 }
 
 /// The first of `rows` keys that SQLite would give next, if that can be known.

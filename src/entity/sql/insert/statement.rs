@@ -81,9 +81,9 @@ impl<'a, N: NewRow> Rows<'a, N> {
             comma = ", ";
         }
         if self.form == Form::Counted {
-            // NULL, which asks for a key, and nothing that an earlier statement has left: if a trigger gives the key instead,
-            // `LAST_INSERT_ID()` says 0 and not some other row.
-            out.push_sql("NULLIF(LAST_INSERT_ID(0), 0)");
+            // NULL, which asks for a key; with the first, nothing is left of what an earlier statement made: if a trigger gives
+            // the keys instead, `LAST_INSERT_ID()` says 0 and not some other row.
+            out.push_sql(if i == 0 { "NULLIF(LAST_INSERT_ID(0), 0)" } else { "NULL" });
             comma = ", ";
         }
         for column in self.given.iter() {
