@@ -79,10 +79,16 @@ impl State {
     ///
     /// All waiting threads are assumed hopeless; one that waits for something that some thread outside this set holds
     /// is not; repeated until nothing changes.
-    fn is_hopeless(&self, thread: ThreadId) -> bool {
+    fn is_hopeless(&self, thread: ThreadId, name: Name) -> bool {
         let queues = || {
             self.turnstiles.iter().flat_map(|turnstile| turnstile.queue.iter().map(move |waiter| (turnstile, waiter)))
         };
+        // Mostly somebody who holds it waits for nothing: then it is enough to see that, however many wait.
+        let waits = |holder: &Ticket| queues().any(|(_, waiter)| waiter.thread.id() == holder.thread.id());
+        let wanted = self.turnstiles.iter().find(|turnstile| turnstile.name == name);
+        if wanted.is_some_and(|turnstile| turnstile.holders.iter().any(|holder| !waits(holder))) {
+            return false;
+        }
         let mut hopeless: Vec<ThreadId> = queues().map(|(_, waiter)| waiter.thread.id()).collect();
         loop {
             let before = hopeless.len();
@@ -182,7 +188,7 @@ impl Turnstiles {
             since: Instant::now(),
             wake: Arc::clone(&wake),
         });
-        if state.is_hopeless(thread.id()) {
+        if state.is_hopeless(thread.id(), request.name) {
             let held_at = leave(&mut state, request.name, id)
                 .and_then(|turnstile| {
                     let own = turnstile.holders.iter().find(|ticket| ticket.thread.id() == thread.id());

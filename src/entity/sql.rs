@@ -54,7 +54,11 @@ pub trait Bind<DB: Backend> {
     ) -> Option<Box<dyn List<DB> + 'r>>
     where
         Self: Sized + 'r,
-        DB: Listing;
+        DB: Listing,
+    {
+        let _ = (rows, column, lookup);
+        None
+    }
 }
 
 /// An entity whose key can be bound on a backend.

@@ -10,8 +10,8 @@ use crate::entity::{Change, ColumnSet, Entity, Insert, Persist, Record};
 use crate::error::{Error, Result};
 use crate::place::Place;
 
-/// So many rows are taken from the input and sent before the next ones are.
-const CHUNK: usize = 1_000;
+/// So many rows are taken from the input and sent before the next ones are: full statements, which are kept prepared.
+const CHUNK: usize = 1_024;
 
 /// How far a bulk call is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Default for Bulk<'_> {
 }
 
 impl<'a> Bulk<'a> {
-    /// 1 000 rows at a time, every column, no progress.
+    /// 1 024 rows at a time, every column, no progress.
     pub fn new() -> Self {
         Self { chunk: CHUNK, columns: None, progress: None }
     }

@@ -31,6 +31,8 @@ pub(crate) struct Frames {
     pub(crate) root: Frame,
     pub(crate) savepoints: Vec<Frame>,
     serial: u64,
+    /// Whether a savepoint may be orphaned.
+    has_orphans: bool,
 }
 
 impl Frames {
@@ -50,7 +52,26 @@ impl Frames {
     }
 
     pub(crate) fn position(&self, serial: u64) -> Option<usize> {
-        self.savepoints.iter().position(|frame| frame.serial == serial)
+        // Mostly the innermost.
+        self.savepoints.iter().rposition(|frame| frame.serial == serial)
+    }
+
+    /// Marks a savepoint for rollback at the next chance.
+    pub(crate) fn orphan(&mut self, serial: u64) {
+        if let Some(position) = self.position(serial) {
+            self.savepoints[position].orphaned = true;
+            self.has_orphans = true;
+        }
+    }
+
+    /// The outermost savepoint that is to be rolled back.
+    pub(crate) fn orphaned(&mut self) -> Option<u64> {
+        if !self.has_orphans {
+            return None;
+        }
+        let orphan = self.savepoints.iter().find(|frame| frame.orphaned).map(|frame| frame.serial);
+        self.has_orphans = orphan.is_some();
+        orphan
     }
 
     /// The frame with this serial; the root for 0.
@@ -75,8 +96,7 @@ impl Frames {
     /// As new.
     pub(crate) fn renew(&mut self) {
         drop(self.end());
-        self.root.orphaned = false;
-        self.serial = 0;
+        (self.serial, self.has_orphans) = (0, false);
     }
 
     /// The hooks of all frames, in the order of registration within each, the root's first.

@@ -43,11 +43,14 @@ impl<T: Entity> IdentityMap<T> {
     }
 
     fn find(&self, hash: u64, mut is_it: impl FnMut(&T) -> bool) -> Option<Rc<Node<T>>> {
-        let entry = self.nodes.find(hash, |entry| {
-            entry.hash == hash
-                && entry.node.upgrade().is_some_and(|node| node.look_at_base(&mut is_it).unwrap_or(false))
-        })?;
-        entry.node.upgrade()
+        let mut found = None;
+        self.nodes.find(hash, |entry| {
+            if entry.hash == hash {
+                found = entry.node.upgrade().filter(|node| node.look_at_base(&mut is_it).unwrap_or(false));
+            }
+            found.is_some()
+        });
+        found
     }
 
     fn hash(&self, value: &T) -> u64 {

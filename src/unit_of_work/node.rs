@@ -159,8 +159,6 @@ struct Undo<T> {
     level: u32,
     state: ObjectState,
     value: Option<Rc<T>>,
-    /// Inserted in the frame: how to make a record of it again.
-    unfinish: Option<fn(T) -> Unfinished>,
 }
 
 /// What only few nodes have.
@@ -171,27 +169,23 @@ struct Extra<T> {
     undo: SmallVec<[Undo<T>; 1]>,
     /// What it was to be inserted from, or was.
     record: Option<Unfinished>,
-    /// What the running flush inserted.
-    staged: Option<Rc<T>>,
-    /// How many pending parents are above it.
-    level: u32,
 }
 
 impl<T> Default for Extra<T> {
     fn default() -> Self {
-        Self { base: None, undo: SmallVec::new(), record: None, staged: None, level: 0 }
+        Self { base: None, undo: SmallVec::new(), record: None }
     }
 }
 
 impl<T> Extra<T> {
     fn is_empty(&self) -> bool {
-        self.base.is_none() && self.undo.is_empty() && self.record.is_none() && self.staged.is_none()
+        self.base.is_none() && self.undo.is_empty() && self.record.is_none()
     }
 
     fn remember(&mut self, level: u32, state: ObjectState, value: impl FnOnce(Option<Rc<T>>) -> Option<Rc<T>>) -> bool {
         let is_new = self.undo.last().is_none_or(|undo| undo.level < level);
         if is_new {
-            self.undo.push(Undo { level, state, value: value(self.base.clone()), unfinish: None });
+            self.undo.push(Undo { level, state, value: value(self.base.clone()) });
         }
         is_new
     }
@@ -199,8 +193,13 @@ impl<T> Extra<T> {
 
 pub(crate) struct Node<T: Entity> {
     owner: Rc<Owner>,
+    /// The row; of a pending one what the running flush has inserted, which only its children may see.
     value: Cell<Option<Rc<T>>>,
     extra: Cell<Option<Box<Extra<T>>>>,
+    /// Inserted in a frame that is still open: how to make a record of it again.
+    born: Cell<Option<fn(T) -> Unfinished>>,
+    /// While it is pending, how many pending parents are above it; then the frame that it was born in.
+    level: Cell<u32>,
     epoch: Cell<u32>,
     state: Cell<ObjectState>,
     marked: Cell<bool>,
@@ -213,6 +212,8 @@ impl<T: Entity> Node<T> {
             owner,
             value: Cell::new(Some(Rc::new(value))),
             extra: Cell::new(None),
+            born: Cell::new(None),
+            level: Cell::new(0),
             epoch,
             state: Cell::new(ObjectState::Persistent),
             marked: Cell::new(false),
@@ -220,18 +221,16 @@ impl<T: Entity> Node<T> {
     }
 
     pub(crate) fn pending(owner: Rc<Owner>, level: u32) -> Rc<Self> {
-        let node = Self {
+        Rc::new(Self {
             owner,
             value: Cell::new(None),
             extra: Cell::new(None),
+            born: Cell::new(None),
+            level: Cell::new(level),
             epoch: Cell::new(STALE),
             state: Cell::new(ObjectState::Pending),
             marked: Cell::new(false),
-        };
-        if level > 0 {
-            node.extra(|extra| extra.level = level);
-        }
-        Rc::new(node)
+        })
     }
 
     pub(crate) fn owner(&self) -> &Rc<Owner> {
@@ -241,7 +240,7 @@ impl<T: Entity> Node<T> {
     fn extra<R>(&self, f: impl FnOnce(&mut Extra<T>) -> R) -> R {
         let mut extra = self.extra.take().unwrap_or_default();
         let result = f(&mut extra);
-        self.extra.set((extra.level > 0 || !extra.is_empty()).then_some(extra));
+        self.extra.set((!extra.is_empty()).then_some(extra));
         result
     }
 
@@ -253,17 +252,20 @@ impl<T: Entity> Node<T> {
     }
 
     pub(crate) fn value(&self) -> Option<Rc<T>> {
+        if self.state.get() == ObjectState::Pending { None } else { self.value_or_staged() }
+    }
+
+    /// What a child that is being made may see: the row itself, or the one that the running flush has inserted.
+    pub(crate) fn value_or_staged(&self) -> Option<Rc<T>> {
         let value = self.value.take();
         self.value.set(value.clone());
         value
     }
 
-    /// What a child that is being made may see: the row itself, or the one that the running flush has inserted.
-    pub(crate) fn value_or_staged(&self) -> Option<Rc<T>> {
-        self.value().or_else(|| self.peek(|extra| extra.and_then(|extra| extra.staged.clone())))
-    }
-
     pub(crate) fn look<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
+        if self.state.get() == ObjectState::Pending {
+            return None;
+        }
         // Not through `value`: the counter costs more than the look. Put back also if the application's code panics.
         let looked_at = PutBack { cell: &self.value, value: self.value.take() };
         looked_at.value.as_deref().map(f)
@@ -307,7 +309,7 @@ impl<T: Entity> Node<T> {
     }
 
     pub(crate) fn pending_level(&self) -> Option<u32> {
-        (self.state.get() == ObjectState::Pending).then(|| self.peek(|extra| extra.map_or(0, |extra| extra.level)))
+        (self.state.get() == ObjectState::Pending).then(|| self.level.get())
     }
 
     pub(crate) fn make_stale(&self) {
@@ -339,34 +341,38 @@ impl<T: Entity> Node<T> {
     /// it is the first since the last flush, and whether it is the frame's first touch.
     pub(crate) fn change(&self, value: T, level: u32) -> (bool, bool) {
         let old = self.value.replace(Some(Rc::new(value)));
-        let state = self.state.get();
+        let (state, is_born) = (self.state.get(), self.is_born_in(level));
         self.extra(|extra| {
             let is_first = extra.base.is_none();
             if is_first {
                 extra.base = old;
             }
-            (is_first, extra.remember(level, state, |base| base))
+            (is_first, !is_born && extra.remember(level, state, |base| base))
         })
     }
 
     pub(crate) fn stage(&self, value: Option<Rc<T>>) {
-        self.extra(|extra| extra.staged = value);
+        self.value.set(value);
     }
 
     /// The running flush was good: what it inserted is the row.
     pub(crate) fn inserted(&self, level: u32, unfinish: fn(T) -> Unfinished) {
-        let staged = self.extra(|extra| {
-            extra.undo.push(Undo { level, state: ObjectState::Transient, value: None, unfinish: Some(unfinish) });
-            extra.level = 0;
-            extra.staged.take()
-        });
-        self.value.set(staged);
+        self.born.set(Some(unfinish));
+        self.level.set(level);
         self.epoch.set(self.owner.epoch.get());
         self.state.set(ObjectState::Persistent);
     }
 
+    /// Whether a rollback of this frame leaves nothing of it to put back.
+    fn is_born_in(&self, level: u32) -> bool {
+        self.born.get().is_some() && self.level.get() >= level
+    }
+
     /// Keeps what a rollback of the innermost frame will need. Says whether the frame had not touched it yet.
     pub(crate) fn remember(&self, level: u32) -> bool {
+        if self.is_born_in(level) {
+            return false;
+        }
         let state = self.state.get();
         self.extra(|extra| extra.remember(level, state, |base| base.or_else(|| self.value())))
     }
@@ -375,6 +381,16 @@ impl<T: Entity> Node<T> {
     pub(crate) fn undo(&self, level: u32) {
         self.marked.set(false);
         self.epoch.set(STALE);
+        if self.is_born_in(level) {
+            let unfinish = self.born.take();
+            self.extra.take();
+            self.state.set(ObjectState::Transient);
+            if let (Some(unfinish), Some(value)) = (unfinish, self.value.take()) {
+                let record = unfinish(Rc::unwrap_or_clone(value));
+                self.extra(|extra| extra.record = Some(record));
+            }
+            return;
+        }
         let undone = self.extra(|extra| {
             extra.base = None;
             let position = extra.undo.iter().position(|undo| undo.level >= level)?;
@@ -382,21 +398,15 @@ impl<T: Entity> Node<T> {
         });
         let Some(undone) = undone else { return };
         self.state.set(undone.state);
-        let value = self.value.replace(undone.value);
-        if let (Some(unfinish), Some(value)) = (undone.unfinish, value) {
-            let record = unfinish(Rc::unwrap_or_clone(value));
-            self.extra(|extra| extra.record = Some(record));
-        }
+        self.value.set(undone.value);
     }
 
     /// Never inserted: transient, with its record if there is one.
     pub(crate) fn cancel(&self, record: Option<Unfinished>) {
         self.state.set(ObjectState::Transient);
-        self.extra(|extra| {
-            extra.level = 0;
-            extra.staged = None;
-            extra.record = record;
-        });
+        self.level.set(0);
+        self.value.set(None);
+        self.extra(|extra| extra.record = record);
     }
 
     pub(crate) fn take_record(&self) -> Option<Unfinished> {
@@ -409,6 +419,7 @@ impl<T: Entity> Node<T> {
         self.marked.set(false);
         self.epoch.set(STALE);
         self.extra.take();
+        self.born.take();
     }
 
     pub(crate) fn erased(self: &Rc<Self>) -> Rc<dyn AnyNode> {
@@ -465,9 +476,19 @@ impl<T: Entity> AnyNode for Node<T> {
     }
 
     fn release(&self, level: u32) {
+        if self.born.get().is_some() && self.level.get() == level {
+            self.level.set(level.saturating_sub(1));
+            return;
+        }
+        // What its parent has to put back is older: that of a row born there is nothing.
+        let is_known = self.is_born_in(level.saturating_sub(1));
+        if self.peek(|extra| extra.is_none()) {
+            return;
+        }
         self.extra(|extra| {
             if extra.undo.last().is_some_and(|undo| undo.level == level)
                 && let Some(last) = extra.undo.pop()
+                && !is_known
                 && extra.undo.last().is_none_or(|undo| undo.level + 1 < level)
             {
                 extra.undo.push(Undo { level: level.saturating_sub(1), ..last });
@@ -489,9 +510,10 @@ impl<T: Entity> AnyNode for Node<T> {
     }
 
     fn committed(self: Rc<Self>, changes: &mut Changes) {
+        self.born.take();
         if let Some(mut extra) = self.extra.take() {
             extra.undo.clear();
-            self.extra.set((extra.level > 0 || !extra.is_empty()).then_some(extra));
+            self.extra.set((!extra.is_empty()).then_some(extra));
         }
         if self.state.get() == ObjectState::Deleted {
             self.state.set(ObjectState::Detached);

@@ -107,10 +107,8 @@ impl<C: SessionConnection> Core<C> {
 
     /// Marks a savepoint for rollback at the next chance.
     pub(crate) fn orphan(&self, serial: u64) {
-        if let Ok(mut frames) = self.frames.try_borrow_mut()
-            && let Some(frame) = frames.savepoints.iter_mut().find(|frame| frame.serial == serial)
-        {
-            frame.orphaned = true;
+        if let Ok(mut frames) = self.frames.try_borrow_mut() {
+            frames.orphan(serial);
         }
     }
 
@@ -164,7 +162,7 @@ impl<C: SessionConnection> Core<C> {
         if !self.has(Situation::SavepointOpen) || self.is_held() {
             return;
         }
-        let orphan = self.frames.borrow().savepoints.iter().find(|frame| frame.orphaned).map(|frame| frame.serial);
+        let orphan = self.frames.borrow_mut().orphaned();
         if let Some(serial) = orphan {
             self.roll_back_to(serial);
         }
