@@ -1,6 +1,6 @@
 //! The queue of a lane: first come, first served, with a bound on how many wait inside it.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,13 +14,18 @@ pub(crate) struct Queue<J> {
 }
 
 struct State<J> {
-    /// In the order of their tickets.
-    entries: VecDeque<Entry<J>>,
+    /// By their tickets: whatever is cancelled is found, and taken out, without a look at the rest.
+    entries: BTreeMap<Ticket, Waiting<J>>,
     next: Ticket,
     places: usize,
     /// How many threads wait for work: to wake nobody costs a system call.
     sleepers: usize,
     phase: Phase,
+}
+
+struct Waiting<J> {
+    job: J,
+    times: Times,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +82,7 @@ pub(crate) enum Expired {
 
 impl<J> Queue<J> {
     pub(crate) fn new(places: usize) -> Self {
-        let entries = VecDeque::new();
+        let entries = BTreeMap::new();
         let state = State { entries, next: 0, places, sleepers: 0, phase: Phase::Open };
         Self { state: Mutex::new(state), work: Condvar::new() }
     }
@@ -100,7 +105,7 @@ impl<J> Queue<J> {
         }
         let ticket = state.next;
         state.next += 1;
-        state.entries.push_back(Entry { ticket, job, times });
+        state.entries.insert(ticket, Waiting { job, times });
         self.wake(state);
         Pushed::In(ticket)
     }
@@ -111,8 +116,8 @@ impl<J> Queue<J> {
         if state.phase == Phase::Closed {
             return Err(entry.job);
         }
-        let position = state.entries.partition_point(|other| other.ticket < entry.ticket);
-        state.entries.insert(position, entry);
+        let Entry { ticket, job, times } = entry;
+        state.entries.insert(ticket, Waiting { job, times });
         self.wake(state);
         Ok(())
     }
@@ -145,8 +150,8 @@ impl<J> Queue<J> {
                 return Next::End;
             }
             let due = match state.due(Instant::now) {
-                Due::Now(position) => {
-                    let entry = state.entries.remove(position);
+                Due::Now(ticket) => {
+                    let entry = state.take(ticket);
                     // This thread may have been the one that watched for the time of another.
                     if !state.entries.is_empty() {
                         self.wake(state);
@@ -179,7 +184,7 @@ impl<J> Queue<J> {
             return None;
         }
         match state.due(Instant::now) {
-            Due::Now(position) if fits(&state.entries.get(position)?.job) => state.entries.remove(position),
+            Due::Now(ticket) if fits(&state.entries.get(&ticket)?.job) => state.take(ticket),
             _ => None,
         }
     }
@@ -187,35 +192,36 @@ impl<J> Queue<J> {
     /// Takes a job out, if it is in and may go.
     pub(crate) fn remove(&self, ticket: Ticket, may_go: impl FnOnce(&J) -> bool) -> Option<J> {
         let mut state = self.state();
-        let position = state.entries.binary_search_by_key(&ticket, |entry| entry.ticket).ok()?;
-        if !may_go(&state.entries.get(position)?.job) {
+        if !may_go(&state.entries.get(&ticket)?.job) {
             return None;
         }
-        state.entries.remove(position).map(|entry| entry.job)
+        state.take(ticket).map(|entry| entry.job)
     }
 
     /// Takes out what has waited too long; says when to look again.
     pub(crate) fn expire(&self, now: Instant) -> (Vec<(J, Expired)>, Option<Instant>) {
         let mut state = self.state();
         let places = state.places;
-        let mut expired = Vec::new();
+        let mut late = Vec::new();
         let mut next = None;
+        // What is taken out makes room for what stands behind it.
         let mut position = 0;
-        while let Some(entry) = state.entries.get(position) {
-            let room_until = entry.times.room_until.filter(|_| position >= places);
-            let why = if entry.times.deadline.is_some_and(|at| at <= now) {
+        for (ticket, Waiting { times, .. }) in &state.entries {
+            let room_until = times.room_until.filter(|_| position >= places);
+            let why = if times.deadline.is_some_and(|at| at <= now) {
                 Some(Expired::Deadline)
             } else {
                 room_until.filter(|at| *at <= now).map(|_| Expired::Room)
             };
             match why {
-                Some(why) => expired.extend(state.entries.remove(position).map(|entry| (entry.job, why))),
+                Some(why) => late.push((*ticket, why)),
                 None => {
-                    next = [next, entry.times.deadline, room_until].into_iter().flatten().min();
+                    next = [next, times.deadline, room_until].into_iter().flatten().min();
                     position += 1;
                 }
             }
         }
+        let expired = late.into_iter().filter_map(|(ticket, why)| Some((state.take(ticket)?.job, why))).collect();
         (expired, next)
     }
 
@@ -238,34 +244,38 @@ impl<J> Queue<J> {
         let left = std::mem::take(&mut state.entries);
         drop(state);
         self.work.notify_all();
-        left.into_iter().map(|entry| entry.job).collect()
+        left.into_values().map(|entry| entry.job).collect()
     }
 }
 
 /// When there is something to serve.
 enum Due {
-    Now(usize),
+    Now(Ticket),
     At(Instant),
     Never,
 }
 
 impl<J> State<J> {
+    fn take(&mut self, ticket: Ticket) -> Option<Entry<J>> {
+        self.entries.remove(&ticket).map(|Waiting { job, times }| Entry { ticket, job, times })
+    }
+
     /// Whether more threads wait for work than there are jobs that wait for nothing but a thread.
     fn has_a_thread_to_spare(&self) -> bool {
         if self.sleepers == 0 {
             return false;
         }
         let now = Instant::now();
-        let is_ready = |entry: &&Entry<J>| entry.times.not_before.is_none_or(|at| at <= now);
-        self.entries.iter().filter(is_ready).count() < self.sleepers
+        let is_ready = |entry: &&Waiting<J>| entry.times.not_before.is_none_or(|at| at <= now);
+        self.entries.values().filter(is_ready).count() < self.sleepers
     }
 
     fn due(&self, now: impl Fn() -> Instant) -> Due {
         let mut first = None;
-        for (position, entry) in self.entries.iter().enumerate() {
+        for (ticket, entry) in &self.entries {
             match entry.times.not_before {
-                None => return Due::Now(position),
-                Some(at) if at <= now() => return Due::Now(position),
+                None => return Due::Now(*ticket),
+                Some(at) if at <= now() => return Due::Now(*ticket),
                 Some(at) => first = [first, Some(at)].into_iter().flatten().min(),
             }
         }

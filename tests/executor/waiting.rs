@@ -102,6 +102,33 @@ fn a_handle_dropped_or_cancelled_before_the_start_takes_the_job_with_it_and_deta
 }
 
 #[test]
+fn many_jobs_cancelled_in_scattered_order_leave_the_others_in_theirs() {
+    const JOBS: usize = 20_000;
+    let database = Database::new();
+    let executor = Executor::builder(database.registry()).threads(1).queue(JOBS).build().unwrap();
+    let held = Held::new(&executor);
+    let (ran, runs) = mpsc::channel();
+    let handles: Vec<_> = (0..JOBS)
+        .map(|n| {
+            let ran = ran.clone();
+            executor.run(move |_| -> Result<()> {
+                ran.send(n).unwrap();
+                Ok(())
+            })
+        })
+        .collect();
+    drop(ran);
+    // A step that meets each once.
+    for n in (0..JOBS).map(|n| n * 7_919 % JOBS).filter(|n| n % 100 != 0) {
+        assert!(handles[n].cancel(), "{n}");
+    }
+    assert_eq!(executor.inspect().queued(), JOBS / 100);
+    held.end();
+    let served: Vec<_> = runs.iter().collect();
+    assert_eq!(served, (0..JOBS).step_by(100).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_handle_dropped_after_the_start_lets_the_job_commit() {
     let database = Database::new();
     let executor = executor(&database);
