@@ -20,6 +20,7 @@ mod order;
 mod parents;
 mod pending;
 mod rest;
+mod standing;
 mod table;
 mod tracked;
 

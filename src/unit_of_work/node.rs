@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::IntoAny;
 use super::changes::{Change, Changes};
+use super::standing::Standing;
 use super::tracked::ObjectState;
 use crate::entity::Entity;
 use crate::error::{Error, Result};
@@ -198,11 +199,9 @@ pub(crate) struct Node<T: Entity> {
     extra: Cell<Option<Box<Extra<T>>>>,
     /// Inserted in a frame that is still open: how to make a record of it again.
     born: Cell<Option<fn(T) -> Unfinished>>,
-    /// While it is pending, how many pending parents are above it; then the frame that it was born in.
-    level: Cell<u32>,
     epoch: Cell<u32>,
-    state: Cell<ObjectState>,
-    marked: Cell<bool>,
+    /// The level is, while it is pending, how many pending parents are above it; then the frame that it was born in.
+    standing: Standing,
 }
 
 impl<T: Entity> Node<T> {
@@ -213,10 +212,8 @@ impl<T: Entity> Node<T> {
             value: Cell::new(Some(Rc::new(value))),
             extra: Cell::new(None),
             born: Cell::new(None),
-            level: Cell::new(0),
             epoch,
-            state: Cell::new(ObjectState::Persistent),
-            marked: Cell::new(false),
+            standing: Standing::new(ObjectState::Persistent, 0),
         })
     }
 
@@ -226,10 +223,8 @@ impl<T: Entity> Node<T> {
             value: Cell::new(None),
             extra: Cell::new(None),
             born: Cell::new(None),
-            level: Cell::new(level),
             epoch: Cell::new(STALE),
-            state: Cell::new(ObjectState::Pending),
-            marked: Cell::new(false),
+            standing: Standing::new(ObjectState::Pending, level),
         })
     }
 
@@ -252,7 +247,7 @@ impl<T: Entity> Node<T> {
     }
 
     pub(crate) fn value(&self) -> Option<Rc<T>> {
-        if self.state.get() == ObjectState::Pending { None } else { self.value_or_staged() }
+        if self.standing.state() == ObjectState::Pending { None } else { self.value_or_staged() }
     }
 
     /// What a child that is being made may see: the row itself, or the one that the running flush has inserted.
@@ -263,7 +258,7 @@ impl<T: Entity> Node<T> {
     }
 
     pub(crate) fn look<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
-        if self.state.get() == ObjectState::Pending {
+        if self.standing.state() == ObjectState::Pending {
             return None;
         }
         // Not through `value`: the counter costs more than the look. Put back also if the application's code panics.
@@ -297,19 +292,19 @@ impl<T: Entity> Node<T> {
     }
 
     pub(crate) fn is_marked(&self) -> bool {
-        self.marked.get()
+        self.standing.is_marked()
     }
 
     pub(crate) fn set_marked(&self, marked: bool) {
-        self.marked.set(marked);
+        self.standing.set_marked(marked);
     }
 
     pub(crate) fn set_state(&self, state: ObjectState) {
-        self.state.set(state);
+        self.standing.set_state(state);
     }
 
     pub(crate) fn pending_level(&self) -> Option<u32> {
-        (self.state.get() == ObjectState::Pending).then(|| self.level.get())
+        (self.standing.state() == ObjectState::Pending).then(|| self.standing.level())
     }
 
     pub(crate) fn make_stale(&self) {
@@ -341,7 +336,7 @@ impl<T: Entity> Node<T> {
     /// it is the first since the last flush, and whether it is the frame's first touch.
     pub(crate) fn change(&self, value: T, level: u32) -> (bool, bool) {
         let old = self.value.replace(Some(Rc::new(value)));
-        let (state, is_born) = (self.state.get(), self.is_born_in(level));
+        let (state, is_born) = (self.standing.state(), self.is_born_in(level));
         self.extra(|extra| {
             let is_first = extra.base.is_none();
             if is_first {
@@ -358,14 +353,14 @@ impl<T: Entity> Node<T> {
     /// The running flush was good: what it inserted is the row.
     pub(crate) fn inserted(&self, level: u32, unfinish: fn(T) -> Unfinished) {
         self.born.set(Some(unfinish));
-        self.level.set(level);
+        self.standing.set_level(level);
         self.epoch.set(self.owner.epoch.get());
-        self.state.set(ObjectState::Persistent);
+        self.standing.set_state(ObjectState::Persistent);
     }
 
     /// Whether a rollback of this frame leaves nothing of it to put back.
     fn is_born_in(&self, level: u32) -> bool {
-        self.born.get().is_some() && self.level.get() >= level
+        self.born.get().is_some() && self.standing.level() >= level
     }
 
     /// Keeps what a rollback of the innermost frame will need. Says whether the frame had not touched it yet.
@@ -373,18 +368,18 @@ impl<T: Entity> Node<T> {
         if self.is_born_in(level) {
             return false;
         }
-        let state = self.state.get();
+        let state = self.standing.state();
         self.extra(|extra| extra.remember(level, state, |base| base.or_else(|| self.value())))
     }
 
     /// Puts back what was before the frame `level`.
     pub(crate) fn undo(&self, level: u32) {
-        self.marked.set(false);
+        self.standing.set_marked(false);
         self.epoch.set(STALE);
         if self.is_born_in(level) {
             let unfinish = self.born.take();
             self.extra.take();
-            self.state.set(ObjectState::Transient);
+            self.standing.set_state(ObjectState::Transient);
             if let (Some(unfinish), Some(value)) = (unfinish, self.value.take()) {
                 let record = unfinish(Rc::unwrap_or_clone(value));
                 self.extra(|extra| extra.record = Some(record));
@@ -397,14 +392,14 @@ impl<T: Entity> Node<T> {
             extra.undo.drain(position..).next()
         });
         let Some(undone) = undone else { return };
-        self.state.set(undone.state);
+        self.standing.set_state(undone.state);
         self.value.set(undone.value);
     }
 
     /// Never inserted: transient, with its record if there is one.
     pub(crate) fn cancel(&self, record: Option<Unfinished>) {
-        self.state.set(ObjectState::Transient);
-        self.level.set(0);
+        self.standing.set_state(ObjectState::Transient);
+        self.standing.set_level(0);
         self.value.set(None);
         self.extra(|extra| extra.record = record);
     }
@@ -415,8 +410,8 @@ impl<T: Entity> Node<T> {
 
     /// No longer the session's. Values stay, changes that were not written too.
     pub(crate) fn detach(&self) {
-        self.state.set(ObjectState::Detached);
-        self.marked.set(false);
+        self.standing.set_state(ObjectState::Detached);
+        self.standing.set_marked(false);
         self.epoch.set(STALE);
         self.extra.take();
         self.born.take();
@@ -468,7 +463,7 @@ impl<T: Entity> AnyNode for Node<T> {
     }
 
     fn state(&self) -> ObjectState {
-        self.state.get()
+        self.standing.state()
     }
 
     fn key_hash(&self) -> Option<u64> {
@@ -476,8 +471,8 @@ impl<T: Entity> AnyNode for Node<T> {
     }
 
     fn release(&self, level: u32) {
-        if self.born.get().is_some() && self.level.get() == level {
-            self.level.set(level.saturating_sub(1));
+        if self.born.get().is_some() && self.standing.level() == level {
+            self.standing.set_level(level.saturating_sub(1));
             return;
         }
         // What its parent has to put back is older: that of a row born there is nothing.
@@ -502,7 +497,7 @@ impl<T: Entity> AnyNode for Node<T> {
     }
 
     fn leave(self: Rc<Self>, changes: &mut Changes) {
-        let from = self.state.get();
+        let from = self.standing.state();
         if from == ObjectState::Deleted {
             self.detach();
             changes.push(|| Change { node: self, from, to: ObjectState::Detached });
@@ -515,8 +510,8 @@ impl<T: Entity> AnyNode for Node<T> {
             extra.undo.clear();
             self.extra.set((!extra.is_empty()).then_some(extra));
         }
-        if self.state.get() == ObjectState::Deleted {
-            self.state.set(ObjectState::Detached);
+        if self.standing.state() == ObjectState::Deleted {
+            self.standing.set_state(ObjectState::Detached);
             changes.push(|| Change { node: self, from: ObjectState::Deleted, to: ObjectState::Detached });
         }
     }

@@ -74,6 +74,11 @@ impl<N: Record, C: Insert<N> + Persist<N::Entity>> RecordUnit<N, C> {
         Self { table, rows: RefCell::default() }
     }
 
+    /// So many records are about to come.
+    pub(crate) fn reserve(&self, records: usize) {
+        self.rows.borrow_mut().reserve(records);
+    }
+
     pub(crate) fn push(&self, node: Rc<Node<N::Entity>>, make: Make<N>, level: u32, order: u64) {
         self.rows.borrow_mut().push(Row { node, order, level, state: State::Waiting(make) });
     }

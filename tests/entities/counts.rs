@@ -3,6 +3,7 @@
 use diesel::prelude::*;
 
 use super::models::*;
+use super::recorder::is_sqlite;
 use super::schema::users;
 use super::tools::{Fixture, only, recorded};
 
@@ -28,7 +29,8 @@ fn a_thousand_parents_with_ten_children_each_are_few_statements_and_each_child_h
     let ((), sent) = recorded(|| session.flush().unwrap());
     let sent = only(&sent, &ROWS).len();
     println!("{}: 11 000 rows in {sent} statements", std::any::type_name::<super::db::Conn>());
-    assert!(sent <= 20, "{sent} statements");
+    // On SQLite a statement takes no more rows than its caches like; there are no round trips to save.
+    assert!(sent <= if is_sqlite() { 60 } else { 20 }, "{sent} statements");
     session.commit().unwrap();
     let owners: std::collections::HashMap<i32, String> =
         fixture.users().into_iter().map(|user| (user.id, user.nickname)).collect();

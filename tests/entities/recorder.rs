@@ -73,7 +73,7 @@ fn step(text: &str) -> Option<String> {
         "UPDATE" => {
             let table = name(after(rest, "STRAIGHT_JOIN ").unwrap_or(rest));
             let set = after(rest, " SET ")?;
-            let set = set.split(" WHERE ").next()?.split(" FROM (VALUES").next()?;
+            let set = set.split(" WHERE ").next()?.split(" FROM (VALUES").next()?.split(" FROM unnest(").next()?;
             let columns: Vec<_> = set.split(", ").map(name).collect();
             Some(format!("UPDATE {table} {}", columns.join(" ")))
         }

@@ -7,7 +7,7 @@
 use std::any::TypeId;
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use diesel::RunQueryDsl;
 use diesel::backend::Backend;
@@ -66,16 +66,60 @@ impl Purpose {
 /// Diesel's cache of prepared statements never forgets: only the first column sets of each type are kept prepared.
 const SETS: usize = 64;
 
-type Sets = HashMap<(TypeId, u8), HashSet<u128>>;
+/// Of the sizes that few statements have, so many are kept of each column set: those that came twice.
+const ODD_SIZES: usize = 8;
 
-/// The column sets that this process keeps statements of.
-static SETS_KEPT: LazyLock<Mutex<Sets>> = LazyLock::new(Mutex::default);
+/// What this process keeps.
+#[derive(Default)]
+struct Registry {
+    /// The column sets of each type.
+    sets: HashMap<(TypeId, u8), HashSet<u128>>,
+    /// The odd sizes of each column set.
+    sizes: HashMap<(TypeId, u8, u128), Sizes>,
+}
+
+#[derive(Default)]
+struct Sizes {
+    kept: Vec<usize>,
+    last_seen: [usize; ODD_SIZES],
+    next: usize,
+}
+
+impl Sizes {
+    /// Whether this size is kept; it is if it has been seen lately.
+    fn are_with(&mut self, rows: usize) -> bool {
+        if self.kept.contains(&rows) {
+            return true;
+        }
+        let is_known = self.last_seen.contains(&rows) && self.kept.len() < ODD_SIZES;
+        if is_known {
+            self.kept.push(rows);
+        } else {
+            self.last_seen[self.next % ODD_SIZES] = rows;
+            self.next += 1;
+        }
+        is_known
+    }
+}
+
+static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
+
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Whether statements of these columns are kept prepared: they are among the first that this process made for the type.
 pub(super) fn is_kept<T: 'static>(purpose: Purpose, columns: u128) -> bool {
-    let mut kept = SETS_KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    let sets = kept.entry((TypeId::of::<T>(), purpose.family())).or_default();
+    let mut registry = registry();
+    let sets = registry.sets.entry((TypeId::of::<T>(), purpose.family())).or_default();
     sets.contains(&columns) || sets.len() < SETS && sets.insert(columns)
+}
+
+/// Whether statements of a size that need not come again are kept prepared, because they did: the same job makes as many rows
+/// each time.
+fn is_odd_size_kept<T: 'static>(purpose: Purpose, columns: u128, rows: usize) -> bool {
+    let mut registry = registry();
+    registry.sizes.entry((TypeId::of::<T>(), purpose.family(), columns)).or_default().are_with(rows)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,7 +135,7 @@ thread_local! {
     static TEXTS: RefCell<HashMap<Shape, Rc<str>>> = RefCell::default();
 }
 
-/// A statement that is kept prepared, unless it is one of too many kinds or its like does not come again.
+/// A statement that is kept prepared, unless it is one of too many kinds or its like has not come before.
 pub(super) struct Kept<S> {
     statement: S,
     text: Option<Rc<str>>,
@@ -112,15 +156,13 @@ impl<S> Kept<S> {
         DB::QueryBuilder: Default,
         S: QueryFragment<DB>,
     {
-        if !comes_again {
-            return Ok(Self { statement, text: None });
-        }
         let shape = Shape { of: TypeId::of::<T>(), backend: TypeId::of::<DB>(), purpose, columns, rows };
         let known = TEXTS.try_with(|texts| texts.try_borrow().ok()?.get(&shape).map(Rc::clone));
         if let Ok(Some(text)) = known {
             return Ok(Self { statement, text: Some(text) });
         }
-        if !is_kept::<T>(purpose, columns) {
+        let comes_again = comes_again || is_odd_size_kept::<T>(purpose, columns, rows);
+        if !comes_again || !is_kept::<T>(purpose, columns) {
             return Ok(Self { statement, text: None });
         }
         let mut builder = DB::QueryBuilder::default();
@@ -199,5 +241,16 @@ mod tests {
         assert_eq!(kept, SETS);
         assert!(is_kept::<Wide>(Purpose::Update, 3) && !is_kept::<Wide>(Purpose::Update, 999));
         assert!(is_kept::<Wide>(Purpose::SetNull, 999));
+    }
+
+    #[test]
+    fn of_odd_sizes_the_first_that_come_twice_are_kept_and_no_more() {
+        struct Job;
+        let kept = |rows| is_odd_size_kept::<Job>(Purpose::Update, 1, rows);
+        assert!(!kept(1000) && kept(1000) && kept(1000));
+        assert!((1..1000).all(|rows| !kept(rows)), "each came once");
+        let twice = (2000..2100).filter(|&rows| !kept(rows) && kept(rows)).count();
+        assert_eq!(twice, ODD_SIZES - 1);
+        assert!(kept(1000));
     }
 }

@@ -50,22 +50,14 @@ const fn full_batches(kind: Kind) -> &'static [usize] {
 /// The binds of such a statement.
 const BATCH_BINDS: usize = 4 * BINDS;
 
-/// From so many rows on, what is left goes in one statement of just its size: to prepare that costs less than the round trips
-/// of several, and where there are none, than their execution.
-const fn rest(kind: Kind) -> usize {
-    match kind {
-        Kind::Sqlite => 32,
-        _ => 2,
-    }
-}
-
-/// Splits rows of `width` binds into as few statements as do, of at most `most` rows.
+/// Splits rows of `width` binds into as few statements as do, of at most `most` rows. To a server what is left over goes in one
+/// statement of just its size: to prepare that costs less than the round trips of several. SQLite has none to save.
 pub(super) fn batches<R>(kind: Kind, rows: &[R], width: usize, most: usize) -> impl Iterator<Item = &[R]> {
     let fits = move |size: &usize| *size <= most && size * width <= BATCH_BINDS;
     let full = full_batches(kind).iter().copied().find(fits).unwrap_or_else(|| largest(width));
     split(rows, move |left| match left {
         left if left >= full => full,
-        left if left >= rest(kind) && width <= BINDS => left,
+        left if kind != Kind::Sqlite && width <= BINDS => left,
         left => filled(left, width),
     })
 }

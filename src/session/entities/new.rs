@@ -35,7 +35,12 @@ impl<C: SessionConnection> Session<C> {
         C: Insert<N> + Persist<N::Entity>,
     {
         let place = Location::caller();
-        records.into_iter().map(|record| self.add_at(Make::Ready(record), 0, place)).collect()
+        let records = records.into_iter();
+        let expected = records.size_hint().0;
+        if expected > 1 {
+            self.core().unit().records::<N>().reserve(expected);
+        }
+        records.map(|record| self.add_at(Make::Ready(record), 0, place)).collect()
     }
 
     /// Adds a row that is made of its parents: one handle or a tuple of them, which may themselves be pending. `make` runs in
