@@ -11,6 +11,9 @@ use crate::place::Place;
 use crate::session::Session;
 use crate::unit_of_work::{Make, ObjectState, Parents, Tracked};
 
+/// An iterator may promise more than it gives: room is made for so many at once.
+const EXPECTED: usize = 1 << 17;
+
 impl<C: SessionConnection> Session<C> {
     /// Adds a row that the next flush inserts: until then it is pending. No I/O.
     ///
@@ -38,7 +41,8 @@ impl<C: SessionConnection> Session<C> {
         let records = records.into_iter();
         let expected = records.size_hint().0;
         if expected > 1 {
-            self.core().unit().records::<N>().reserve(expected);
+            self.core().may_change(place)?;
+            self.core().unit().records::<N>().reserve(expected.min(EXPECTED));
         }
         records.map(|record| self.add_at(Make::Ready(record), 0, place)).collect()
     }
