@@ -27,14 +27,14 @@ const CALLS: [(&str, usize, Count); 5] = [
     ("Session::current() of a session that is there", 0, current),
     ("get() of an object that is known and clean", 0, get),
     ("read() of an object", 0, read),
-    ("W2, a request that reads a row", 23, request_to_read),
-    ("W1, a request that changes a row", 55, request),
+    ("W2, a request that reads a row", 10, request_to_read),
+    ("W1, a request that changes a row", 22, request),
 ];
 
 /// Allocations of one row among many, at most.
 const ROWS: [(&str, f64, Count); 2] = [
-    ("W3, a new row whose key is known afterwards", 4.1, insert),
-    ("W4, a row that is loaded, changed and written", 22.1, change),
+    ("W3, a new row whose key is known afterwards", 2.2, insert),
+    ("W4, a row that is loaded, changed and written", 10.1, change),
 ];
 
 const TIMES: usize = 1_000;

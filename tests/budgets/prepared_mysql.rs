@@ -28,7 +28,7 @@ fn number(kinds: &str) -> usize {
 fn the_server_prepares_only_what_is_not_kept_in_a_work_that_comes_again() {
     for work in all() {
         let stage = Stage::new(work.people);
-        (work.run)(&stage.registry);
+        work.get_ready(&stage.registry);
         prepares(&stage);
         let before = prepares(&stage);
         (work.run)(&stage.registry);

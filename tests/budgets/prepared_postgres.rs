@@ -13,7 +13,7 @@ fn prepared(stage: &Stage) -> i64 {
 fn the_server_keeps_no_more_statements_after_a_work_that_comes_again() {
     for work in all() {
         let stage = Stage::new(work.people);
-        (work.run)(&stage.registry);
+        work.get_ready(&stage.registry);
         // The question itself is one.
         prepared(&stage);
         let before = prepared(&stage);

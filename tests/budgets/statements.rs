@@ -51,7 +51,7 @@ fn a_connection_is_told_that_it_only_reads_where_it_wrote_before_and_the_other_w
 fn every_work_sends_as_many_statements_of_each_kind_as_its_budget_says() {
     for work in all() {
         let stage = Stage::new(work.people);
-        (work.run)(&stage.registry);
+        work.get_ready(&stage.registry);
         let seen = seen(|| (work.run)(&stage.registry));
         assert_eq!(seen.kinds(), work.cost.sent, "{}", work.name);
     }

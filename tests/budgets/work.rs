@@ -40,6 +40,15 @@ pub(crate) struct Work {
     pub(crate) run: fn(&Registry),
 }
 
+impl Work {
+    /// Prepares what it will need. Twice, because a statement of a size that need not come again is kept when it does.
+    #[allow(dead_code)]
+    pub(crate) fn get_ready(&self, registry: &Registry) {
+        (self.run)(registry);
+        (self.run)(registry);
+    }
+}
+
 pub(crate) fn all() -> [Work; 7] {
     let budget = super::BUDGET;
     [
