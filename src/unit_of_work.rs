@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::place::Place;
 use crate::session::core::Core;
 
+mod changed;
 mod changes;
 mod flush;
 mod identity;
