@@ -87,6 +87,7 @@ impl<'a> Columns<'a> {
         let (bound_type, bound_value, bound_struct) = self.bound();
         let count = self.count();
         let name = self.name_body();
+        let is_integer = self.is_integer_body();
         let bind = self.bind_impl(&bound_type);
         quote! {
             #bound_struct
@@ -96,6 +97,10 @@ impl<'a> Columns<'a> {
 
                 fn name(__column: usize) -> &'static str {
                     #name
+                }
+
+                fn is_integer(__column: usize) -> bool {
+                    #is_integer
                 }
 
                 type Bound<'__a> = #bound_type;
@@ -239,6 +244,23 @@ impl<'a> Columns<'a> {
         quote! {
             #steps
             ""
+        }
+    }
+
+    fn is_integer_body(&self) -> TokenStream {
+        let steps = self.steps(
+            |_, item| {
+                let sql_type = self.model.sql_type(&item.field.column);
+                quote_spanned!(at(item.field.span())=> return ::diesel_session::entity::sql::is_integer::<#sql_type>())
+            },
+            |_, item| {
+                let ty = &item.field.ty;
+                quote!(return <#ty as ::diesel_session::entity::sql::Columns>::is_integer(__column))
+            },
+        );
+        quote! {
+            #steps
+            false
         }
     }
 

@@ -66,7 +66,7 @@ impl ColumnSet {
     }
 
     /// The numbers, in order.
-    pub fn iter(self) -> impl Iterator<Item = usize> {
+    pub fn iter(self) -> impl Iterator<Item = usize> + Clone {
         let mut left = self.0;
         std::iter::from_fn(move || {
             let column = left.trailing_zeros() as usize;

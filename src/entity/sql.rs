@@ -31,11 +31,28 @@ pub trait Columns: 'static {
     /// The column's name in SQL.
     fn name(column: usize) -> &'static str;
 
+    /// Whether the column is an integer that is never NULL: a bind of its own says all about its type.
+    fn is_integer(column: usize) -> bool {
+        let _ = column;
+        false
+    }
+
     /// The values in the form in which they are bound: references, or what `serialize_as` makes of them.
     type Bound<'a>;
 
     /// Converts the values.
     fn bound(&self) -> Self::Bound<'_>;
+}
+
+/// Whether this SQL type is an integer that is never NULL.
+#[must_use]
+pub fn is_integer<ST: 'static>() -> bool {
+    use std::any::TypeId;
+
+    use diesel::sql_types::{BigInt, Integer, SmallInt};
+
+    let integers = [TypeId::of::<SmallInt>(), TypeId::of::<Integer>(), TypeId::of::<BigInt>()];
+    integers.contains(&TypeId::of::<ST>())
 }
 
 /// Values that can be bound on a backend: the `Bound` of some [`Columns`].

@@ -77,22 +77,6 @@ pub(crate) enum Cell {
     Do(Action),
 }
 
-#[cfg(test)]
-pub(crate) const SITUATIONS: [Situation; 12] = [
-    Situation::Closed,
-    Situation::InHook,
-    Situation::Flushing,
-    Situation::Lent,
-    Situation::Autocommit,
-    Situation::Owned,
-    Situation::SavepointOpen,
-    Situation::Lost,
-    Situation::Failed,
-    Situation::RollbackOnly,
-    Situation::Active,
-    Situation::Idle,
-];
-
 /// The table. Rows in the order of the situations; columns: statement, change, nest, commit, rollback, close.
 #[rustfmt::skip]
 const TABLE: [[Cell; 6]; 12] = {

@@ -230,7 +230,7 @@ impl<'a, T: Row> Update<'a, T> {
         out.push_sql(" FROM (VALUES ");
         for (i, row) in self.rows.iter().enumerate() {
             out.push_sql(if i > 0 { ", (" } else { "(" });
-            self.values(row, &mut out)?;
+            self.values(row, &mut out, |_, _| {})?;
             out.push_sql(")");
         }
         out.push_sql(") AS v WHERE ");
@@ -241,30 +241,34 @@ impl<'a, T: Row> Update<'a, T> {
     /// SET t.c = v.n0`.
     ///
     /// The first SELECT, of no row, gives the columns of `v` the types and collations of the table's: binds alone would
-    /// give the connection's collation, which can't be compared with another one's. The join is straight so that rows are
-    /// always found, and locked, by their key and never by reading the table.
+    /// give the connection's collation, which can't be compared with another one's. Integers do without, and are faster. The
+    /// join is straight so that rows are always found, and locked, by their key and never by reading the table.
     fn joined<'b, DB>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()>
     where
         T::Bound<'a>: Bind<DB>,
         DB: Backend,
     {
-        out.push_sql("(SELECT ");
-        for (i, column) in self.found_by().enumerate() {
-            out.push_sql(if i > 0 { ", " } else { "" });
-            out.push_identifier(<T as Columns>::name(column))?;
-            out.push_sql(&format!(" AS k{i}"));
+        out.push_sql("(");
+        let columns = self.found_by().chain(self.columns.iter());
+        let are_typed = columns.clone().all(<T as Columns>::is_integer);
+        if !are_typed {
+            for (i, column) in columns.enumerate() {
+                out.push_sql(if i > 0 { ", " } else { "SELECT " });
+                out.push_identifier(<T as Columns>::name(column))?;
+                out.push_sql(&self.alias(i));
+            }
+            out.push_sql(" FROM ");
+            push_table::<T, DB>(&mut out)?;
+            out.push_sql(" WHERE 1 = 0");
         }
-        for (i, column) in self.columns.iter().enumerate() {
-            out.push_sql(", ");
-            out.push_identifier(<T as Columns>::name(column))?;
-            out.push_sql(&format!(" AS n{i}"));
-        }
-        out.push_sql(" FROM ");
-        push_table::<T, DB>(&mut out)?;
-        out.push_sql(" WHERE 1 = 0");
-        for row in &self.rows {
-            out.push_sql(" UNION ALL SELECT ");
-            self.values(row, &mut out)?;
+        for (n, row) in self.rows.iter().enumerate() {
+            let names = are_typed && n == 0;
+            out.push_sql(if names { "SELECT " } else { " UNION ALL SELECT " });
+            self.values(row, &mut out, |out, i| {
+                if names {
+                    out.push_sql(&self.alias(i));
+                }
+            })?;
         }
         out.push_sql(") AS v STRAIGHT_JOIN ");
         push_table::<T, DB>(&mut out)?;
@@ -280,27 +284,33 @@ impl<'a, T: Row> Update<'a, T> {
     }
 
     /// The columns by which a row is found.
-    fn found_by(&self) -> impl Iterator<Item = usize> {
+    fn found_by(&self) -> impl Iterator<Item = usize> + Clone {
         T::KEY.iter().copied().chain(self.version)
     }
 
-    /// What a row is found by, then what is written.
+    /// ` AS k0` for what a row is found by, ` AS n0` for what is written.
+    fn alias(&self, i: usize) -> String {
+        let found_by = self.found_by().count();
+        if i < found_by { format!(" AS k{i}") } else { format!(" AS n{}", i - found_by) }
+    }
+
+    /// What a row is found by, then what is written; `after` each.
     fn values<'b, DB>(
         &'b self,
         (old, new): &'b (T::Bound<'a>, T::Bound<'a>),
         out: &mut AstPass<'_, 'b, DB>,
+        after: impl Fn(&mut AstPass<'_, 'b, DB>, usize),
     ) -> QueryResult<()>
     where
         T::Bound<'a>: Bind<DB>,
         DB: Backend,
     {
-        for (i, column) in self.found_by().enumerate() {
+        let found_by = self.found_by().map(|column| (old, column));
+        let written = self.columns.iter().map(|column| (new, column));
+        for (i, (row, column)) in found_by.chain(written).enumerate() {
             out.push_sql(if i > 0 { ", " } else { "" });
-            old.bind(column, out.reborrow())?;
-        }
-        for column in self.columns.iter() {
-            out.push_sql(", ");
-            new.bind(column, out.reborrow())?;
+            row.bind(column, out.reborrow())?;
+            after(out, i);
         }
         Ok(())
     }
