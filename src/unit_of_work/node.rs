@@ -155,6 +155,9 @@ pub(crate) trait AnyNode: IntoAny {
 /// The record that was made of a row again.
 pub(crate) type Unfinished = Box<dyn Any>;
 
+/// How to make a record of a row again.
+type Unfinish<T> = fn(T) -> Unfinished;
+
 /// What a rollback puts back.
 struct Undo<T> {
     level: u32,
@@ -198,7 +201,7 @@ pub(crate) struct Node<T: Entity> {
     value: Cell<Option<Rc<T>>>,
     extra: Cell<Option<Box<Extra<T>>>>,
     /// Inserted in a frame that is still open: how to make a record of it again.
-    born: Cell<Option<fn(T) -> Unfinished>>,
+    born: Cell<Option<Unfinish<T>>>,
     epoch: Cell<u32>,
     /// The level is, while it is pending, how many pending parents are above it; then the frame that it was born in.
     standing: Standing,
@@ -351,7 +354,7 @@ impl<T: Entity> Node<T> {
     }
 
     /// The running flush was good: what it inserted is the row.
-    pub(crate) fn inserted(&self, level: u32, unfinish: fn(T) -> Unfinished) {
+    pub(crate) fn inserted(&self, level: u32, unfinish: Unfinish<T>) {
         self.born.set(Some(unfinish));
         self.standing.set_level(level);
         self.epoch.set(self.owner.epoch.get());

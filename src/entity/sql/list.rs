@@ -89,16 +89,19 @@ mod postgres {
     }
 }
 
+/// A list a column.
+pub(super) type Lists<'r, DB> = Vec<Box<dyn List<DB> + 'r>>;
+
 /// These columns of the rows as lists; none where one of them can't be one.
 pub(super) fn lists<'r, C, B>(
     conn: &mut C,
-    rows: impl Iterator<Item = &'r B> + Clone,
+    rows: &'r [B],
     columns: impl Iterator<Item = usize>,
-) -> Option<Vec<Box<dyn List<C::Backend> + 'r>>>
+) -> Option<Lists<'r, C::Backend>>
 where
     C: SessionConnection,
     B: Bind<C::Backend> + 'r,
 {
     let lookup = conn.lookup()?;
-    columns.map(|column| B::list(&mut rows.clone(), column, lookup)).collect()
+    columns.map(|column| B::list(&mut rows.iter(), column, lookup)).collect()
 }

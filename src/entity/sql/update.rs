@@ -12,7 +12,7 @@ use crate::backend::{Kind, SessionConnection, Truth};
 use crate::entity::{Change, ColumnSet};
 
 use super::kept::{Kept, Purpose};
-use super::list::{List, lists, parts};
+use super::list::{Lists, lists, parts};
 use super::text::{ONE_BY_ONE, batches, comes_again, push_found, push_table};
 use super::{Bind, Columns, Row};
 
@@ -66,8 +66,8 @@ where
         return None;
     }
     let (old, new): (Vec<_>, Vec<_>) = rows.iter().map(|row| (row.old.bound(), row.new.bound())).unzip();
-    let mut all = lists(conn, old.iter(), T::KEY.iter().copied().chain(version))?;
-    all.append(&mut lists(conn, new.iter(), columns.iter())?);
+    let mut all = lists(conn, &old, T::KEY.iter().copied().chain(version))?;
+    all.append(&mut lists(conn, &new, columns.iter())?);
     let update = Listed::<T, C::Backend> { lists: all, columns, version, entity: PhantomData };
     let kept = Kept::new::<T, C::Backend>(update, Purpose::Update, columns.bits(), 0, true);
     Some(kept.and_then(|update| update.execute(conn)))
@@ -116,7 +116,7 @@ where
 
 /// `UPDATE t AS t SET c = v.n0 FROM unnest(?, ?) AS v(k0, n0) WHERE t.k = v.k0`
 struct Listed<'r, T, DB: Backend> {
-    lists: Vec<Box<dyn List<DB> + 'r>>,
+    lists: Lists<'r, DB>,
     columns: ColumnSet,
     version: Option<usize>,
     entity: PhantomData<T>,

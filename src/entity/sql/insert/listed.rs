@@ -9,7 +9,7 @@ use diesel::result::QueryResult;
 use crate::backend::SessionConnection;
 use crate::entity::ColumnSet;
 use crate::entity::sql::kept::{Form, Kept, Purpose};
-use crate::entity::sql::list::{List, lists};
+use crate::entity::sql::list::{Lists, lists};
 use crate::entity::sql::text::{push_names, push_table};
 use crate::entity::sql::{Bind, Columns, NewRow};
 
@@ -18,7 +18,7 @@ use super::statement::push_read_back;
 
 /// `INSERT INTO t (…) SELECT c0, c1 FROM unnest(?, ?) AS v(c0, c1)`
 pub(super) struct Listed<'r, N, DB: Backend> {
-    lists: Vec<Box<dyn List<DB> + 'r>>,
+    lists: Lists<'r, DB>,
     given: ColumnSet,
     form: Form,
     record: PhantomData<N>,
@@ -42,7 +42,7 @@ where
         if rows.len() < 2 || given.is_empty() {
             return Ok(None);
         }
-        let Some(lists) = lists(conn, rows.iter(), given.iter()) else { return Ok(None) };
+        let Some(lists) = lists(conn, rows, given.iter()) else { return Ok(None) };
         let insert = Self { lists, given, form, record: PhantomData };
         Kept::new::<N, DB>(insert, Purpose::Insert(form), given.bits(), 0, true).map(Some)
     }
