@@ -245,15 +245,13 @@ fn in_order<N: NewRow>(sent: usize, stored: Vec<(Key<N>, N::Generated)>) -> Quer
     Ok(stored.into_iter().map(|(_, generated)| generated).collect())
 }
 
-/// What was generated, where that is nothing but the key and of one of the usual types: it need not be read back then.
+/// What was generated, where that is nothing but the key and of one of the usual types: it need not be read back then. Keys of
+/// `u64` may lie beyond what can be counted in `i64`.
 fn only_the_keys<N: NewRow>(keys: &[i64]) -> Option<Vec<N::Generated>> {
     if !N::GENERATED.iter().copied().eq(key_names::<N::Entity>()) {
         return None;
     }
-    typed::<i32, _>(keys)
-        .or_else(|| typed::<i64, _>(keys))
-        .or_else(|| typed::<u32, _>(keys))
-        .or_else(|| typed::<u64, _>(keys))
+    typed::<i32, _>(keys).or_else(|| typed::<i64, _>(keys)).or_else(|| typed::<u32, _>(keys))
 }
 
 /// The keys as a list of `G`, if that is `K`, alone or as a tuple of one.

@@ -59,6 +59,9 @@ mod postgres {
 
     use super::{List, Listing};
 
+    /// Types with lower numbers are PostgreSQL's own (`FirstNormalObjectId`).
+    const FIRST_OF_USERS: u32 = 16_384;
+
     struct Values<'r, ST, V>(Vec<&'r V>, PhantomData<fn() -> ST>);
 
     impl<ST, V> List<Pg> for Values<'_, ST, V>
@@ -82,8 +85,11 @@ mod postgres {
             V: ToSql<ST, Self> + 'r,
             Self: HasSqlType<ST>,
         {
-            // `unnest` would take an array of arrays apart, and there are types without arrays.
-            let has_array = <Self as HasSqlType<ST>>::metadata(lookup).array_oid().is_ok_and(|oid| oid != 0);
+            // `unnest` would take an array of arrays apart, and one of composites, which a user's type may be; and there are types
+            // without arrays.
+            let metadata = <Self as HasSqlType<ST>>::metadata(lookup);
+            let is_built_in = metadata.oid().is_ok_and(|oid| oid < FIRST_OF_USERS);
+            let has_array = is_built_in && metadata.array_oid().is_ok_and(|oid| oid != 0);
             has_array.then(|| Box::new(Values::<ST, V>(values.collect(), PhantomData)) as Box<dyn List<Self> + 'r>)
         }
     }

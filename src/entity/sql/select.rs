@@ -135,7 +135,8 @@ where
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         if ONE && out.bind_collector().is_some() {
-            // Nothing else of it is asked for, for each execution: the selection has no binds.
+            // Nothing else of it is asked for, for each execution, but what a selection written by hand may bind.
+            self.selection.walk_ast(out.reborrow())?;
             for part in 0..self.columns.len() {
                 P::bind_key(&self.keys[0], part, out.reborrow())?;
             }

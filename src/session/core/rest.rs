@@ -75,8 +75,10 @@ impl<C: SessionConnection> Core<C> {
             desk: _,
             info: _,
         } = self;
-        if let Some(engine) = &engine {
-            origin.clone_from(engine.origin());
+        match &engine {
+            Some(engine) => origin.clone_from(engine.origin()),
+            // The memory may be of a session before a fork.
+            None => *origin = Origin::here(),
         }
         (*own_id, *made_at, *join_mode) = (id, place, JoinMode::default());
         situations.set(Situations::IDLE.with(Situation::Autocommit, options.transaction.autocommit));
