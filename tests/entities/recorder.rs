@@ -77,7 +77,13 @@ fn step(text: &str) -> Option<String> {
             let columns: Vec<_> = set.split(", ").map(name).collect();
             Some(format!("UPDATE {table} {}", columns.join(" ")))
         }
-        "SELECT" if rest.starts_with("COALESCE((SELECT max") || rest.contains("LAST_INSERT_ID()") => None,
+        "SELECT"
+            if rest.starts_with("COALESCE((SELECT max")
+                || rest.starts_with("(SELECT count(*)")
+                || rest.contains("LAST_INSERT_ID()") =>
+        {
+            None
+        }
         "SELECT" => {
             after(rest, " FROM ").map(name).filter(|table| !table.is_empty()).map(|table| format!("SELECT {table}"))
         }

@@ -97,7 +97,7 @@ pub(super) fn push_table<T: Entity, DB: Backend>(out: &mut AstPass<'_, '_, DB>) 
 }
 
 /// The schema and the table of a name.
-pub(super) const fn in_schema(name: &str) -> (Option<&str>, &str) {
+const fn in_schema(name: &str) -> (Option<&str>, &str) {
     let bytes = name.as_bytes();
     let mut dot = 0;
     while dot < bytes.len() {
@@ -108,6 +108,21 @@ pub(super) const fn in_schema(name: &str) -> (Option<&str>, &str) {
         dot += 1;
     }
     (None, name)
+}
+
+/// The table as SQLite's own tables spell it: a string.
+pub(super) fn push_string<T: Entity, DB: Backend>(out: &mut AstPass<'_, '_, DB>) {
+    let (_, table) = const { in_schema(T::TABLE) };
+    out.push_sql(&format!("'{}' COLLATE NOCASE", table.replace('\'', "''")));
+}
+
+/// The schema, with a dot, in front of one of SQLite's own tables.
+pub(super) fn push_schema<T: Entity, DB: Backend>(out: &mut AstPass<'_, '_, DB>) -> QueryResult<()> {
+    let (schema, _) = const { in_schema(T::TABLE) };
+    // A bare name of a system table means the main database's.
+    out.push_identifier(schema.unwrap_or("main"))?;
+    out.push_sql(".");
+    Ok(())
 }
 
 /// Names with commas between them.

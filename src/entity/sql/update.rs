@@ -4,8 +4,12 @@ use std::marker::PhantomData;
 
 use diesel::RunQueryDsl;
 use diesel::backend::Backend;
-use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::deserialize::FromSqlRow;
+use diesel::expression::QueryMetadata;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error as DieselError, QueryResult};
+use diesel::sql_types::BigInt;
+use hashbrown::HashSet;
 use smallvec::SmallVec;
 
 use crate::backend::{Kind, SessionConnection, Truth};
@@ -13,7 +17,8 @@ use crate::entity::{Change, ColumnSet};
 
 use super::kept::{Kept, Purpose};
 use super::list::{Lists, lists, parts};
-use super::text::{ONE_BY_ONE, batches, comes_again, push_found, push_table};
+use super::read::first;
+use super::text::{ONE_BY_ONE, batches, comes_again, push_found, push_schema, push_string, push_table};
 use super::{Bind, Columns, Row};
 
 /// MySQL's form is a SELECT a row.
@@ -28,6 +33,8 @@ where
     C: SessionConnection,
     T: Row,
     for<'a> T::Bound<'a>: Bind<C::Backend>,
+    i64: FromSqlRow<BigInt, C::Backend>,
+    C::Backend: QueryMetadata<BigInt>,
 {
     if columns.is_empty() {
         return Ok(rows.len());
@@ -35,7 +42,8 @@ where
     let kind = conn.kind();
     let version = T::version_column();
     // In one statement, keys that rows hand on to each other would meet halfway.
-    let one_by_one = columns.meets(T::KEY.iter().copied().collect());
+    let one_by_one =
+        columns.meets(T::KEY.iter().copied().collect()) || kind == Kind::Sqlite && !fit_together(conn, rows)?;
     let width = if one_by_one { ONE_BY_ONE } else { T::KEY.len() + columns.len() + usize::from(version.is_some()) };
     let mut found = 0;
     for rows in parts(kind, rows) {
@@ -46,6 +54,56 @@ where
         };
     }
     Ok(found)
+}
+
+/// So many rows are worth the question whether SQLite may have them in one statement.
+const TOGETHER: usize = 16;
+
+/// Whether SQLite does the same with the rows of one statement as with one by one. It finds them all, and looks at their
+/// versions, before it writes the first, and writes them in an order of its own: triggers, and constraints that don't just
+/// refuse, would tell. A row that is named twice it writes once.
+fn fit_together<C, T>(conn: &mut C, rows: &[Change<'_, T>]) -> QueryResult<bool>
+where
+    C: SessionConnection,
+    T: Row,
+    i64: FromSqlRow<BigInt, C::Backend>,
+    C::Backend: QueryMetadata<BigInt>,
+{
+    if rows.len() < TOGETHER {
+        return Ok(false);
+    }
+    let mut keys = HashSet::with_capacity(rows.len());
+    if !rows.iter().all(|row| keys.insert(row.old.key())) {
+        return Ok(false);
+    }
+    Ok(first::<C, _, i64>(conn, Peculiarities::<T>(PhantomData))? == Some(0))
+}
+
+/// How many triggers a table of SQLite has, whether it is a view, has a temporary namesake, or constraints with a say in what
+/// a conflict does.
+struct Peculiarities<T>(PhantomData<T>);
+
+impl<T: 'static> QueryId for Peculiarities<T> {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl<T> Query for Peculiarities<T> {
+    type SqlType = BigInt;
+}
+
+impl<T: Row, DB: Backend> QueryFragment<DB> for Peculiarities<T> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        out.push_sql("SELECT (SELECT count(*) FROM ");
+        push_schema::<T, DB>(&mut out)?;
+        out.push_sql("sqlite_master WHERE tbl_name = ");
+        push_string::<T, DB>(&mut out);
+        out.push_sql(" AND (type IN ('trigger', 'view') OR type = 'table' AND sql LIKE '%CONFLICT%'))");
+        out.push_sql(" + (SELECT count(*) FROM sqlite_temp_master WHERE tbl_name = ");
+        push_string::<T, DB>(&mut out);
+        out.push_sql(")");
+        Ok(())
+    }
 }
 
 /// Sends the rows as one array a column; none where they can't be, or one alone is faster.
@@ -90,7 +148,7 @@ where
     for rows in batches(kind, rows, width, MOST) {
         found += match send(conn, rows, columns, version) {
             // SQLite looks at each row alone, in an order of its own. In that of the keys they may get along; the statement has
-            // left nothing behind, unless the constraint says `ON CONFLICT ROLLBACK`.
+            // left nothing behind.
             Err(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _))
                 if kind == Kind::Sqlite && rows.len() > 1 && conn.truth() == Truth::Open =>
             {

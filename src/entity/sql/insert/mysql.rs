@@ -11,14 +11,14 @@ use diesel::serialize::ToSql;
 use diesel::sql_types::BigInt;
 
 use crate::backend::SessionConnection;
-use crate::entity::ColumnSet;
 use crate::entity::sql::kept::Form;
 use crate::entity::sql::read::rows as read;
-use crate::entity::sql::text::{ONE_BY_ONE, batches, key_names, push_names, push_table};
+use crate::entity::sql::text::{ONE_BY_ONE, batches, key_names, push_names, push_table, refuse};
 use crate::entity::sql::{Bind, NewRow};
+use crate::entity::{ColumnSet, Entity};
 
 use super::statement::{Rows, push_read_back};
-use super::{Key, ReadBack, counted, in_order, only_the_keys, width};
+use super::{Key, ReadBack, in_order, only_the_keys, width};
 
 /// Several rows in a statement where their keys are then consecutive: in the lock modes 0 and 1 of InnoDB (MySQL docs,
 /// "AUTO_INCREMENT Handling in InnoDB"). One by one in mode 2.
@@ -50,12 +50,23 @@ where
     Ok(generated)
 }
 
-/// The keys of a block between its first and its last one.
+/// The keys of a block between its first and its last one, of which it is known that no row is missing.
 fn between<N: NewRow>(sent: usize, ends: Option<(i64, i64)>) -> QueryResult<Vec<N::Generated>> {
-    let Some((first, last)) = ends.filter(|(first, _)| *first > 0) else { return Err(counted::<N>(sent, 0)) };
-    let step = if sent > 1 { (last - first) / (sent as i64 - 1) } else { 0 };
+    let not_consecutive = || {
+        refuse(format!(
+            "the keys of {sent} rows of {} are not those that AUTO_INCREMENT gives one after the other: does a trigger \
+             give them? Then give the keys in the records, or insert the rows one by one",
+            N::Entity::TABLE
+        ))
+    };
+    let (first, last) = ends.filter(|(first, _)| *first > 0).ok_or_else(not_consecutive)?;
+    let more = sent as i64 - 1;
+    let step = if more > 0 { (last - first) / more } else { 0 };
+    if first + step * more != last || (more > 0 && step <= 0) {
+        return Err(not_consecutive());
+    }
     let keys: Vec<i64> = (0..sent as i64).map(|n| first + step * n).collect();
-    only_the_keys::<N>(&keys).ok_or_else(|| counted::<N>(sent, 0))
+    only_the_keys::<N>(&keys).ok_or_else(not_consecutive)
 }
 
 /// `innodb_autoinc_lock_mode`

@@ -12,11 +12,11 @@ use diesel::serialize::ToSql;
 use diesel::sql_types::BigInt;
 
 use crate::backend::SessionConnection;
+use crate::entity::ColumnSet;
 use crate::entity::sql::kept::Form;
 use crate::entity::sql::read::rows as read;
-use crate::entity::sql::text::{batches, in_schema, key_names, push_names, push_table};
+use crate::entity::sql::text::{batches, key_names, push_names, push_schema, push_string, push_table};
 use crate::entity::sql::{Bind, NewRow, Row};
-use crate::entity::{ColumnSet, Entity};
 
 use super::statement::Rows;
 use super::{Key, ReadBack, counted, in_order, one_by_one, only_the_keys};
@@ -91,20 +91,6 @@ where
     Ok(i64::try_from(rows).ok().and_then(|rows| highest.checked_add(rows)).map(|_| highest + 1))
 }
 
-/// The schema and the table, which is a string here.
-fn push_name<T: Entity, DB: Backend>(out: &mut AstPass<'_, '_, DB>) {
-    let (_, table) = const { in_schema(T::TABLE) };
-    out.push_sql(&format!("'{}' COLLATE NOCASE", table.replace('\'', "''")));
-}
-
-fn push_schema<T: Entity, DB: Backend>(out: &mut AstPass<'_, '_, DB>) -> QueryResult<()> {
-    let (schema, _) = const { in_schema(T::TABLE) };
-    // A bare name of a system table means the main database's.
-    out.push_identifier(schema.unwrap_or("main"))?;
-    out.push_sql(".");
-    Ok(())
-}
-
 /// The highest key; and 1 if the database has tables with AUTOINCREMENT, or 2 and more if a trigger or a temporary table
 /// makes it uncertain what an insert does.
 struct Highest<T>(PhantomData<T>);
@@ -129,9 +115,9 @@ impl<T: Row, DB: Backend> QueryFragment<DB> for Highest<T> {
         out.push_sql("sqlite_master WHERE name = 'sqlite_sequence') + 2 * (SELECT count(*) FROM ");
         push_schema::<T, DB>(&mut out)?;
         out.push_sql("sqlite_master WHERE type IN ('trigger', 'view') AND tbl_name = ");
-        push_name::<T, DB>(&mut out);
+        push_string::<T, DB>(&mut out);
         out.push_sql(") + 2 * (SELECT count(*) FROM sqlite_temp_master WHERE tbl_name = ");
-        push_name::<T, DB>(&mut out);
+        push_string::<T, DB>(&mut out);
         out.push_sql(")");
         Ok(())
     }
@@ -154,7 +140,7 @@ impl<T: Row, DB: Backend> QueryFragment<DB> for Sequence<T> {
         out.push_sql("SELECT seq FROM ");
         push_schema::<T, DB>(&mut out)?;
         out.push_sql("sqlite_sequence WHERE name = ");
-        push_name::<T, DB>(&mut out);
+        push_string::<T, DB>(&mut out);
         Ok(())
     }
 }
