@@ -1,5 +1,5 @@
 //! The statements that entities are stored by, on each backend that is switched on: `promises.rs` everywhere, `servers.rs`
-//! where several connections are needed. `models.rs` says by hand what the derives expand to.
+//! where several connections are needed, and a file for what each alone has. `models.rs` says by hand what the derives expand to.
 #![allow(clippy::duplicate_mod, clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 mod support;
@@ -22,6 +22,8 @@ mod postgres {
     pub(crate) use crate::support::postgres as db;
     #[path = "models.rs"]
     mod models;
+    #[path = "postgres.rs"]
+    mod postgres_only;
     #[path = "promises.rs"]
     mod promises;
     #[path = "servers.rs"]
@@ -34,6 +36,8 @@ mod mysql {
     pub(crate) use crate::support::mysql as db;
     #[path = "models.rs"]
     mod models;
+    #[path = "mysql.rs"]
+    mod mysql_only;
     #[path = "promises.rs"]
     mod promises;
     #[path = "servers.rs"]

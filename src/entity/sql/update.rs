@@ -98,7 +98,7 @@ impl<T: Row, DB: Backend> QueryFragment<DB> for Peculiarities<T> {
         push_schema::<T, DB>(&mut out)?;
         out.push_sql("sqlite_master WHERE tbl_name = ");
         push_string::<T, DB>(&mut out);
-        out.push_sql(" AND (type IN ('trigger', 'view') OR type = 'table' AND sql LIKE '%CONFLICT%'))");
+        out.push_sql(" AND (type IN ('trigger', 'view') OR type = 'table' AND upper(sql) LIKE '%CONFLICT%'))");
         out.push_sql(" + (SELECT count(*) FROM sqlite_temp_master WHERE tbl_name = ");
         push_string::<T, DB>(&mut out);
         out.push_sql(")");
