@@ -23,6 +23,33 @@ struct Wallet {
     balance: i64,
 }
 
+/// A third, whose selection is written by hand and has a bind.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Identifiable, Entity)]
+#[diesel(table_name = users)]
+struct Bonus {
+    id: i32,
+    balance: i64,
+}
+
+impl<DB: diesel::backend::Backend> Selectable<DB> for Bonus {
+    type SelectExpression = (users::id, <users::balance as std::ops::Add<i64>>::Output);
+
+    fn construct_selection() -> Self::SelectExpression {
+        (users::id, users::balance + 100)
+    }
+}
+
+#[test]
+fn a_selection_with_binds_is_read_by_key_again_and_again() {
+    let fixture = Fixture::new().with_users(&["ann", "bob", "cyd"]);
+    let session = fixture.session();
+    for user in fixture.users() {
+        let bonus = session.get_one::<Bonus>(user.id).unwrap();
+        assert_eq!(*bonus.read().unwrap(), Bonus { id: user.id, balance: 100 });
+        session.commit().unwrap();
+    }
+}
+
 fn first(fixture: &Fixture) -> i32 {
     fixture.users()[0].id
 }

@@ -269,11 +269,14 @@ fn busy_threads() -> Option<ExitCode> {
 }
 
 fn an_engine_of_its_own() -> Option<ExitCode> {
+    const CHILDS: [&str; 3] = ["from a connection of the child's", "from the child", "from the child, too"];
     for leave in [Leave::Return, Leave::Exit] {
         let database = Mine::new(Database::new());
         let registry = database.registry();
         let session = Session::new(registry.engine());
         insert(&session, "before the fork").unwrap();
+        // The thread keeps the memory of the last session that ended on it.
+        Session::new(registry.engine()).close();
         // SQLite keeps one record of a file's locks for the whole process; the child's still names its parent's.
         let is_file = cfg!(feature = "sqlite") && NAME == "sqlite file";
         let elsewhere = Mine::new(Database::new());
@@ -286,13 +289,18 @@ fn an_engine_of_its_own() -> Option<ExitCode> {
             } else {
                 Registry::new(Engine::builder(database.url.clone()).strategy(Strategy::PerThread).build().unwrap())
             };
+            let url = if is_file { &elsewhere.url } else { &database.url };
+            let joined = Session::join(Conn::establish(url).unwrap(), JoinMode::ControlFully);
+            insert(&joined, "from a connection of the child's").unwrap();
+            joined.commit().unwrap();
+            drop(joined);
             own.transaction(|session| insert(session, "from the child")).unwrap();
             own.enter(|| {
                 let session = Session::current().unwrap();
                 insert(&session, "from the child, too").unwrap();
                 session.commit().unwrap();
             });
-            assert_eq!(stored(&own), ["from the child", "from the child, too"]);
+            assert_eq!(stored(&own), CHILDS);
             own.shutdown(Duration::from_secs(10)).unwrap();
         });
         if code.is_some() {
@@ -301,9 +309,9 @@ fn an_engine_of_its_own() -> Option<ExitCode> {
         session.commit().unwrap();
         if is_file {
             assert_eq!(stored(&registry), ["before the fork"]);
-            assert_eq!(stored(&elsewhere.registry()), ["from the child", "from the child, too"]);
+            assert_eq!(stored(&elsewhere.registry()), CHILDS);
         } else {
-            assert_eq!(stored(&registry), ["before the fork", "from the child", "from the child, too"]);
+            assert_eq!(stored(&registry), [["before the fork"].as_slice(), &CHILDS].concat());
         }
     }
     None
