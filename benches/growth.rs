@@ -10,8 +10,6 @@
 //! to save and to draw.
 #![allow(clippy::print_stdout)]
 
-use std::process::ExitCode;
-
 use figures::Report;
 use options::{Command, Curve, Options};
 use store::Fallible;
@@ -26,6 +24,8 @@ mod figures;
 mod flush;
 #[path = "growth/hits.rs"]
 mod hits;
+#[path = "growth/machine.rs"]
+mod machine;
 #[path = "growth/options.rs"]
 mod options;
 #[path = "growth/plot.rs"]
@@ -37,17 +37,7 @@ mod store;
 #[path = "growth/threads.rs"]
 mod threads;
 
-fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run() -> Fallible {
+fn main() -> Fallible {
     match options::parse()? {
         Command::Help => println!("{}", options::USAGE),
         Command::Measure(options) => measure(&options)?,

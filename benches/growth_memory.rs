@@ -4,11 +4,9 @@
 //! `cargo bench --bench growth_memory`; `-- --save FILE` writes the figures for the plot of `growth.rs`.
 #![allow(clippy::print_stdout)]
 
-use std::alloc::System;
-use std::process::ExitCode;
-
 use diesel::prelude::*;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use std::alloc::System;
 
 use figures::{Report, Rounds};
 use options::Command;
@@ -17,6 +15,8 @@ use store::{Fallible, Item, Session, Store, items};
 #[path = "growth/figures.rs"]
 #[expect(dead_code, reason = "`growth.rs` draws")]
 mod figures;
+#[path = "growth/machine.rs"]
+mod machine;
 #[path = "growth/options.rs"]
 #[expect(dead_code, reason = "`growth.rs` has several curves")]
 mod options;
@@ -27,17 +27,7 @@ mod store;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run() -> Fallible {
+fn main() -> Fallible {
     match options::parse()? {
         Command::Help => println!("{}", options::USAGE),
         Command::Plot { .. } => return Err("`--bench growth` draws".into()),

@@ -10,11 +10,13 @@ use std::hint::black_box;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel_session::{Bulk, Engine, Result, ScopedSession};
+use models::{Person, new_note, people, person};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use tables::{Person, draft, people, person};
 
-#[path = "budgets/tables.rs"]
-mod tables;
+#[path = "budgets/models.rs"]
+mod models;
+#[path = "budgets/schema.rs"]
+mod schema;
 
 type Registry = ScopedSession<SqliteConnection>;
 type Session = diesel_session::Session<SqliteConnection>;
@@ -98,10 +100,10 @@ fn request(registry: &Registry) -> usize {
 
 fn insert(registry: &Registry) -> usize {
     let insert = || {
-        let drafts: Vec<_> = (0..MANY).map(draft).collect();
+        let notes: Vec<_> = (0..MANY).map(new_note).collect();
         count(|| {
             let added: Result<_> = registry.transaction(|session| {
-                let added = session.add_all(drafts)?;
+                let added = session.add_all(notes)?;
                 session.flush()?;
                 Ok(added)
             });
@@ -131,9 +133,9 @@ fn change(registry: &Registry) -> usize {
 fn main() {
     let folder = tempfile::tempdir().unwrap();
     let url = folder.path().join("test.db").to_str().unwrap().to_owned();
-    SqliteConnection::establish(&url).unwrap().batch_execute(tables::SQLITE).unwrap();
+    SqliteConnection::establish(&url).unwrap().batch_execute(schema::SQLITE).unwrap();
     let registry = Registry::new(Engine::new(&url).unwrap());
-    registry.transaction(|session| session.bulk_insert((1..=MANY).map(person), Bulk::new())).unwrap();
+    registry.transaction(|session| session.bulk_insert((1..=MANY).map(|id| person(id, 0)), Bulk::new())).unwrap();
     let mut over = Vec::new();
     let mut show = |name: &str, found: f64, budget: f64, is_kept: bool| {
         println!("{name:<48} {found:>8.2} of {budget}");

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use diesel::prelude::*;
 
+use crate::machine::{load_average, machine, versions};
 use crate::options::Options;
 use crate::store::{Conn, Fallible};
 
+/// The crates that matter.
+const CRATES: [&str; 3] = ["diesel", "hashbrown", "r2d2"];
 const COLUMNS: &str = "curve\tseries\tsize\tunit\tmedian\tlow\thigh";
 
 /// What a unit costs at one size.
@@ -81,7 +84,8 @@ impl Report {
         if let Some(date) = &options.date {
             writeln!(head, "# date: {date}")?;
         }
-        writeln!(head, "# SQLite {}, WAL, synchronous=NORMAL; {}", sqlite_version()?, versions().join(", "))?;
+        let crates = versions(include_str!("../../Cargo.lock"), &CRATES).join(", ");
+        writeln!(head, "# SQLite {}, WAL, synchronous=NORMAL; {crates}", sqlite_version()?)?;
         writeln!(head, "# machine: {}; load at the start: {}", machine(), load_average())?;
         if options.quick {
             writeln!(head, "# --quick: no word on speed")?;
@@ -146,32 +150,4 @@ fn parse(line: &str) -> Option<Figure> {
 fn sqlite_version() -> Fallible<String> {
     let mut conn = Conn::establish(":memory:")?;
     Ok(diesel::dsl::sql::<diesel::sql_types::Text>("SELECT sqlite_version()").get_result(&mut conn)?)
-}
-
-/// The crates that matter, as this was built with them.
-fn versions() -> Vec<String> {
-    const NAMES: [&str; 3] = ["diesel", "hashbrown", "r2d2"];
-    let mut lines = include_str!("../../Cargo.lock").lines();
-    let mut found = Vec::new();
-    while let Some(line) = lines.next() {
-        let value = |line: &str, key: &str| Some(line.strip_prefix(key)?.strip_suffix('"')?.to_owned());
-        if let Some(name) = value(line, "name = \"").filter(|name| NAMES.contains(&name.as_str()))
-            && let Some(version) = lines.next().and_then(|line| value(line, "version = \""))
-        {
-            found.push(format!("{name} {version}"));
-        }
-    }
-    found
-}
-
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    format!("{cores} cores, {}", model.map_or(std::env::consts::ARCH, |(_, model)| model))
-}
-
-fn load_average() -> String {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    load.split(' ').next().unwrap_or("unknown").to_owned()
 }

@@ -9,10 +9,11 @@ mod budget;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 #[path = "../support/door.rs"]
 mod door;
+mod models;
 mod recorder;
+mod schema;
 #[path = "../support/mod.rs"]
 mod support;
-mod tables;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod wire;
 
@@ -20,8 +21,8 @@ mod wire;
 #[path = "."]
 mod sqlite {
     pub(crate) use crate::budget::SQLITE as BUDGET;
+    pub(crate) use crate::schema::SQLITE as SCHEMA;
     pub(crate) use crate::support::sqlite_file as db;
-    pub(crate) use crate::tables::SQLITE as SCHEMA;
     mod prepared_once;
     mod statements;
     mod work;
@@ -31,8 +32,8 @@ mod sqlite {
 #[path = "."]
 mod postgres {
     pub(crate) use crate::budget::POSTGRES as BUDGET;
+    pub(crate) use crate::schema::POSTGRES as SCHEMA;
     pub(crate) use crate::support::postgres as db;
-    pub(crate) use crate::tables::POSTGRES as SCHEMA;
     mod prepared_once;
     mod prepared_postgres;
     mod round_trips;
@@ -44,8 +45,8 @@ mod postgres {
 #[path = "."]
 mod mysql {
     pub(crate) use crate::budget::MARIADB as BUDGET;
+    pub(crate) use crate::schema::MYSQL as SCHEMA;
     pub(crate) use crate::support::mysql as db;
-    pub(crate) use crate::tables::MYSQL as SCHEMA;
     mod prepared_mysql;
     mod prepared_once;
     mod round_trips;

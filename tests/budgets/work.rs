@@ -6,8 +6,8 @@ use diesel_session::{Bulk, Error, Result, autocommit};
 
 use super::db::{Conn, Database, Registry};
 use crate::budget::Cost;
+use crate::models::{NewChild, NewParent, Person, new_note, people, person};
 use crate::recorder::recorder;
-use crate::tables::{NewChild, NewParent, Person, draft, people, person};
 
 pub(crate) struct Stage {
     pub(crate) registry: Registry,
@@ -23,7 +23,7 @@ impl Stage {
         let engine =
             diesel_session::Engine::<Conn>::builder(url).max_size(1).instrumentation(recorder).build().unwrap();
         let registry = Registry::new(engine);
-        registry.transaction(|session| session.bulk_insert((1..=people).map(person), Bulk::new())).unwrap();
+        registry.transaction(|session| session.bulk_insert((1..=people).map(|id| person(id, 0)), Bulk::new())).unwrap();
         Self { registry, _database: database }
     }
 
@@ -73,20 +73,20 @@ pub(crate) fn request(registry: &Registry) {
 
 pub(crate) fn read(registry: &Registry) {
     let born: Result<i32> = registry.read(|session| Ok(session.get_one::<Person>(7)?.read()?.born));
-    assert_eq!(born.unwrap(), person(7).born);
+    assert_eq!(born.unwrap(), person(7, 0).born);
 }
 
 pub(crate) fn read_alone(registry: &Registry) {
     let session = registry.current_with(autocommit()).unwrap();
-    assert_eq!(session.get_one::<Person>(7).unwrap().read().unwrap().born, person(7).born);
+    assert_eq!(session.get_one::<Person>(7).unwrap().read().unwrap().born, person(7, 0).born);
     registry.remove();
 }
 
 fn insert(registry: &Registry) {
     let keys: Result<Vec<i32>> = registry.transaction(|session| {
-        let added = session.add_all((0..10_000).map(draft))?;
+        let added = session.add_all((0..10_000).map(new_note))?;
         session.flush()?;
-        added.iter().map(|draft| draft.id()).collect()
+        added.iter().map(|note| note.id()).collect()
     });
     let keys = keys.unwrap();
     assert!(keys.len() == 10_000 && keys.is_sorted());

@@ -13,19 +13,23 @@ use options::{Command, Options};
 use work::{Arena, Fallible, Sizes, Work};
 
 mod check;
+#[path = "../../growth/machine.rs"]
+mod machine;
 mod measure;
+#[path = "../../../tests/budgets/models.rs"]
+mod models;
 #[cfg(feature = "mysql")]
 mod mysql;
 mod options;
 mod plot;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod records;
 mod report;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod server;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-mod tables;
 mod work;
 
 fn main() -> ExitCode {
@@ -54,7 +58,7 @@ fn run() -> Fallible {
             }
             print!("{head}");
             let rows = all(&backend, &options)?;
-            let end = report::load_average();
+            let end = machine::load_average();
             println!("# load at the end: {end}");
             if let Some(file) = &options.save {
                 report::save(file, &format!("{head}# load at the end: {end}\n"), &backend, &rows)?;

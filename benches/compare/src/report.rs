@@ -3,12 +3,15 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::machine::{load_average, machine, versions};
 use crate::measure::Measured;
 use crate::options::Options;
 use crate::work::{Fallible, Work};
 
 pub const TABLE_HEAD: &str = "work  contender                         median us          ratio       quartiles";
 const COLUMNS: &str = "backend\twork\tcontender\tunit\tmedian_us\tratio\tlow\thigh";
+/// The crates that matter.
+const CRATES: [&str; 8] = ["diesel", "r2d2", "rusqlite", "libpq", "postgres", "mysql", "sea-orm", "sqlx"];
 /// A ratio that changed by less is the same.
 const SAME: f64 = 0.02;
 
@@ -26,7 +29,8 @@ pub fn head(backend: &str, version: &str, options: &Options) -> Fallible<String>
     if let Some(date) = &options.date {
         writeln!(head, "# date: {date}")?;
     }
-    writeln!(head, "# {backend}: {version}; {}", versions().join(", "))?;
+    let crates = versions(include_str!("../Cargo.lock"), &CRATES).join(", ");
+    writeln!(head, "# {backend}: {version}; {crates}")?;
     writeln!(head, "# machine: {}; load at the start: {}", machine(), load_average())?;
     writeln!(
         head,
@@ -35,34 +39,6 @@ pub fn head(backend: &str, version: &str, options: &Options) -> Fallible<String>
         sizes.people, sizes.notes, sizes.families
     )?;
     Ok(head)
-}
-
-/// The crates that matter, as this was built with them.
-fn versions() -> Vec<String> {
-    const NAMES: [&str; 8] = ["diesel", "r2d2", "rusqlite", "libpq", "postgres", "mysql", "sea-orm", "sqlx"];
-    let mut lines = include_str!("../Cargo.lock").lines();
-    let mut found = Vec::new();
-    while let Some(line) = lines.next() {
-        let value = |line: &str, key: &str| Some(line.strip_prefix(key)?.strip_suffix('"')?.to_owned());
-        if let Some(name) = value(line, "name = \"").filter(|name| NAMES.contains(&name.as_str()))
-            && let Some(version) = lines.next().and_then(|line| value(line, "version = \""))
-        {
-            found.push(format!("{name} {version}"));
-        }
-    }
-    found
-}
-
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    format!("{cores} cores, {}", model.map_or(std::env::consts::ARCH, |(_, model)| model))
-}
-
-pub fn load_average() -> String {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    load.split(' ').next().unwrap_or("unknown").to_owned()
 }
 
 pub fn table(rows: &[Measured]) -> String {

@@ -4,7 +4,8 @@ use diesel::prelude::*;
 use diesel::r2d2::{ConnectionManager, Pool};
 
 use super::{Conn, Settings};
-use crate::tables::{NewNote, Person, children, children_of, notes, parents, parents_of, people};
+use crate::models::{NewNote, Person, children, notes, parents, people};
+use crate::records::{children_of, parents_of};
 use crate::work::{Fallible, Way, Work};
 
 const NAME: &str = "diesel naive";

@@ -4,7 +4,7 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 
 use super::{Conn, SETTLE_PEOPLE, SETTLE_W3, SETTLE_W5};
-use crate::tables::{Child, Note, Parent, Person, children, notes, parents, people, person};
+use crate::models::{Child, Note, Parent, Person, children, notes, parents, people, person};
 use crate::work::{Draft, Fallible, Families, Work};
 
 pub struct Observer(Conn);

@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use diesel_session::{Bulk, Engine, Error, ScopedSession, autocommit};
 
 use super::{Conn, Settings};
-use crate::tables::{NewChild, NewNote, NewParent, Person, people};
+use crate::models::{NewChild, NewNote, NewParent, Person, people};
 use crate::work::{Fallible, Family, Outcome, Task, Way, Work};
 
 const NAME: &str = "session";

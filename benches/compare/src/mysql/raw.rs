@@ -7,7 +7,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder, Params, Statement, Value};
 
 use super::READ;
-use crate::tables::Person;
+use crate::models::Person;
 use crate::work::{Draft, Fallible, Family, Way, Work};
 
 const NAME: &str = "raw";

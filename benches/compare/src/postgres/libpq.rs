@@ -5,7 +5,7 @@ use std::rc::Rc;
 use libpq::{Connection, Format, Status};
 
 use super::READ;
-use crate::tables::Person;
+use crate::models::Person;
 use crate::work::{Fallible, Way, Work};
 
 const NAME: &str = "raw";

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use postgres::{Client, NoTls, Row, Statement};
 
-use crate::tables::Person;
+use crate::models::Person;
 use crate::work::{Draft, Fallible, Family, Way, Work};
 
 const NAME: &str = "raw";

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use rusqlite::{Connection, Row, params};
 
 use super::Settings;
-use crate::tables::Person;
+use crate::models::Person;
 use crate::work::{Draft, Fallible, Family, Way, Work};
 
 const NAME: &str = "raw";

@@ -1,11 +1,8 @@
-//! The tables and models for Diesel and for the session, which are the same structs.
-//!
-//! The tables are as one would have them: a unique name, an index on the foreign key.
+//! The models of the works, for Diesel and for the session the same structs: those of `benches/compare`, too.
+#![allow(dead_code, unreachable_pub)]
 
 use diesel::prelude::*;
 use diesel_session::{Entity, Record};
-
-use crate::work::{Draft, Family};
 
 diesel::table! {
     people (id) { id -> Integer, name -> Text, email -> Text, city -> Text, born -> Integer, visits -> Integer, }
@@ -16,7 +13,7 @@ diesel::table! { children (id) { id -> Integer, parent_id -> Integer, name -> Te
 diesel::joinable!(children -> parents (parent_id));
 diesel::allow_tables_to_appear_in_same_query!(parents, children);
 
-#[derive(Debug, Clone, Queryable, Selectable, Identifiable, AsChangeset, Insertable, Entity)]
+#[derive(Debug, Clone, Queryable, Selectable, Identifiable, AsChangeset, Insertable, Entity, Record)]
 #[diesel(table_name = people)]
 pub struct Person {
     pub id: i32,
@@ -43,12 +40,6 @@ pub struct NewNote {
     pub title: String,
     pub body: String,
     pub stars: i32,
-}
-
-impl From<Draft> for NewNote {
-    fn from(draft: Draft) -> Self {
-        Self { title: draft.title, body: draft.body, stars: draft.stars }
-    }
 }
 
 #[derive(Debug, Clone, Queryable, Selectable, Identifiable, Entity)]
@@ -93,15 +84,6 @@ pub fn person(id: i32, visits: i32) -> Person {
     }
 }
 
-/// The children of parents whose keys are known.
-pub fn children_of(parents: &[i32], families: Vec<Family>) -> Vec<NewChild> {
-    let with_parent = |(family, &parent_id): (Family, &i32)| {
-        family.children.into_iter().map(move |name| NewChild { parent_id, name })
-    };
-    families.into_iter().zip(parents).flat_map(with_parent).collect()
-}
-
-/// The parents, moved out of their families.
-pub fn parents_of(families: &mut [Family]) -> Vec<NewParent> {
-    families.iter_mut().map(|family| NewParent { name: std::mem::take(&mut family.name) }).collect()
+pub fn new_note(n: i32) -> NewNote {
+    NewNote { title: format!("note {n}"), body: format!("what there is to say about {n}"), stars: n % 6 }
 }
