@@ -33,25 +33,30 @@ where
     C::Backend: QueryMetadata<ReadBack<N>> + QueryMetadata<(BigInt, BigInt)> + QueryMetadata<BigInt>,
 {
     let kind = conn.kind();
-    let in_blocks = rows.len() > 1 && read::<C, _, i64>(conn, LockMode)?.iter().all(|mode| [0, 1].contains(mode));
-    let width = if in_blocks { width(kind, given) } else { ONE_BY_ONE };
+    let counting = if rows.len() > 1 { read::<C, _, (i64, i64)>(conn, Counting)? } else { Vec::new() };
+    let (lock_mode, step) = counting.first().copied().unwrap_or((CONSECUTIVE, 1));
+    let width = if (0..=CONSECUTIVE).contains(&lock_mode) { width(kind, given) } else { ONE_BY_ONE };
     let mut generated = Vec::with_capacity(rows.len());
     for rows in batches(kind, rows, width, usize::MAX) {
         Rows::new(kind, rows, given, Form::Counted).execute(conn)?;
         let more = rows.len() as i64 - 1;
         if only_the_keys::<N>(&[1]).is_some() {
-            let ends: Vec<(i64, i64)> = read(conn, Ends::<N>(Block { more, record: PhantomData }))?;
-            generated.append(&mut between::<N>(rows.len(), ends.first().copied())?);
+            // Without MOD, which takes as long as all the rest, where there are no others between them.
+            let first: Vec<i64> = match step {
+                1 => read(conn, First(Block::<N, false> { more, record: PhantomData }))?,
+                _ => read(conn, First(Block::<N, true> { more, record: PhantomData }))?,
+            };
+            generated.append(&mut counted_from::<N>(rows.len(), first.first().copied(), step)?);
         } else {
-            let stored = read(conn, Block::<N> { more, record: PhantomData })?;
+            let stored = read(conn, Block::<N, true> { more, record: PhantomData })?;
             generated.append(&mut in_order::<N>(rows.len(), stored)?);
         }
     }
     Ok(generated)
 }
 
-/// The keys of a block between its first and its last one, of which it is known that no row is missing.
-fn between<N: NewRow>(sent: usize, ends: Option<(i64, i64)>) -> QueryResult<Vec<N::Generated>> {
+/// The keys of a block from its first one on, of which it is known that no row is missing.
+fn counted_from<N: NewRow>(sent: usize, first: Option<i64>, step: i64) -> QueryResult<Vec<N::Generated>> {
     let not_consecutive = || {
         refuse(format!(
             "the keys of {sent} rows of {} are not those that AUTO_INCREMENT gives one after the other: does a trigger \
@@ -59,53 +64,51 @@ fn between<N: NewRow>(sent: usize, ends: Option<(i64, i64)>) -> QueryResult<Vec<
             N::Entity::TABLE
         ))
     };
-    let (first, last) = ends.filter(|(first, _)| *first > 0).ok_or_else(not_consecutive)?;
-    let more = sent as i64 - 1;
-    let step = if more > 0 { (last - first) / more } else { 0 };
-    if first + step * more != last || (more > 0 && step <= 0) {
-        return Err(not_consecutive());
-    }
+    let first = first.filter(|first| *first > 0).ok_or_else(not_consecutive)?;
     let keys: Vec<i64> = (0..sent as i64).map(|n| first + step * n).collect();
     only_the_keys::<N>(&keys).ok_or_else(not_consecutive)
 }
 
-/// `innodb_autoinc_lock_mode`
-struct LockMode;
+/// InnoDB's lock mode in which, as in 0, the keys of one INSERT are consecutive.
+const CONSECUTIVE: i64 = 1;
 
-impl QueryId for LockMode {
+/// The lock mode, and how far apart generated keys are.
+struct Counting;
+
+impl QueryId for Counting {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for LockMode {
-    type SqlType = BigInt;
+impl Query for Counting {
+    type SqlType = (BigInt, BigInt);
 }
 
-impl<DB: Backend> QueryFragment<DB> for LockMode {
+impl<DB: Backend> QueryFragment<DB> for Counting {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        out.push_sql("SELECT CAST(@@innodb_autoinc_lock_mode AS SIGNED)");
+        out.push_sql("SELECT CAST(@@innodb_autoinc_lock_mode AS SIGNED), CAST(@@auto_increment_increment AS SIGNED)");
         Ok(())
     }
 }
 
-/// The rows of the last INSERT, which gave its first one the key `LAST_INSERT_ID()`. The remainder keeps out what
-/// connections with other offsets, as in a Galera cluster, put between.
-struct Block<N> {
+/// The rows of the last INSERT, which gave its first one the key `LAST_INSERT_ID()`. `APART`: their keys need not be
+/// neighbours; a remainder then keeps out what connections with other offsets, as in a Galera cluster, put between.
+struct Block<N, const APART: bool> {
     /// How many rows follow the first.
     more: i64,
     record: PhantomData<N>,
 }
 
-impl<N: 'static> QueryId for Block<N> {
+impl<N: 'static, const APART: bool> QueryId for Block<N, APART> {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl<N: NewRow> Query for Block<N> {
+impl<N: NewRow, const APART: bool> Query for Block<N, APART> {
     type SqlType = ReadBack<N>;
 }
 
-impl<N, DB> QueryFragment<DB> for Block<N>
+impl<N, DB, const APART: bool> QueryFragment<DB> for Block<N, APART>
 where
     N: NewRow,
     DB: Backend,
@@ -120,7 +123,7 @@ where
     }
 }
 
-impl<N: NewRow> Block<N> {
+impl<N: NewRow, const APART: bool> Block<N, APART> {
     fn push_from<'b, DB: Backend>(&'b self, out: &mut AstPass<'_, 'b, DB>) -> QueryResult<()>
     where
         i64: ToSql<BigInt, DB>,
@@ -131,9 +134,11 @@ impl<N: NewRow> Block<N> {
         push_names(out, key::<N>())?;
         out.push_sql(" BETWEEN LAST_INSERT_ID() AND LAST_INSERT_ID() + ");
         out.push_bind_param::<BigInt, i64>(&self.more)?;
-        out.push_sql(" * @@auto_increment_increment AND MOD(");
-        push_names(out, key::<N>())?;
-        out.push_sql(", @@auto_increment_increment) = MOD(LAST_INSERT_ID(), @@auto_increment_increment)");
+        if APART {
+            out.push_sql(" * @@auto_increment_increment AND MOD(");
+            push_names(out, key::<N>())?;
+            out.push_sql(", @@auto_increment_increment) = MOD(LAST_INSERT_ID(), @@auto_increment_increment)");
+        }
         Ok(())
     }
 }
@@ -142,19 +147,19 @@ fn key<N: NewRow>() -> impl Iterator<Item = &'static str> {
     key_names::<N::Entity>().take(1)
 }
 
-/// The first and the last key of a block, where nothing else was generated; 0 for the first if a row is missing.
-struct Ends<N>(Block<N>);
+/// The first key of a block, 0 if a row of it is missing.
+struct First<N, const APART: bool>(Block<N, APART>);
 
-impl<N: 'static> QueryId for Ends<N> {
+impl<N: 'static, const APART: bool> QueryId for First<N, APART> {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl<N> Query for Ends<N> {
-    type SqlType = (BigInt, BigInt);
+impl<N, const APART: bool> Query for First<N, APART> {
+    type SqlType = BigInt;
 }
 
-impl<N, DB> QueryFragment<DB> for Ends<N>
+impl<N, DB, const APART: bool> QueryFragment<DB> for First<N, APART>
 where
     N: NewRow,
     DB: Backend,
@@ -163,11 +168,7 @@ where
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         out.push_sql("SELECT CAST(IF(COUNT(*) = ");
         out.push_bind_param::<BigInt, i64>(&self.0.more)?;
-        out.push_sql(" + 1, MIN(");
-        push_names(&mut out, key::<N>())?;
-        out.push_sql("), 0) AS SIGNED), CAST(COALESCE(MAX(");
-        push_names(&mut out, key::<N>())?;
-        out.push_sql("), 0) AS SIGNED)");
+        out.push_sql(" + 1, LAST_INSERT_ID(), 0) AS SIGNED)");
         self.0.push_from(&mut out)
     }
 }
