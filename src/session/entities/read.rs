@@ -58,7 +58,9 @@ impl<C: SessionConnection> Session<C> {
             return Ok(Some(Tracked::of(node)));
         }
         core.unit().looked_up(place, std::any::type_name::<T>());
-        core.autoflush(place)?;
+        if core.unit().wants_a_look() {
+            core.autoflush(place)?;
+        }
         let row = core.entity_query(place, |conn| conn.load_by_key(key))?;
         self.fetched(&table, key, row)
     }
