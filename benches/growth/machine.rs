@@ -15,12 +15,14 @@ pub(crate) fn versions(lock: &str, names: &[&str]) -> Vec<String> {
     found
 }
 
-/// Its cores and their model.
+/// Its cores, how many of them are for this program, and their model.
 pub(crate) fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let own = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let all = info.lines().filter(|line| line.starts_with("processor")).count().max(own);
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    format!("{cores} cores, {}", model.map_or(std::env::consts::ARCH, |(_, model)| model))
+    let model = model.map_or(std::env::consts::ARCH, |(_, model)| model);
+    if own == all { format!("{all} cores, {model}") } else { format!("{own} of {all} cores, {model}") }
 }
 
 /// How many programs ran or wanted to in the last minute.

@@ -41,3 +41,49 @@ fn keys_beyond_i64_come_back() {
     let made = sql::insert::<Conn, NewStar>(&mut conn, &refs).unwrap();
     assert_eq!(made.into_iter().map(|(id,)| id).collect::<Vec<_>>(), (FIRST..FIRST + 6).collect::<Vec<_>>());
 }
+
+diesel::table! { pebbles (id) { id -> Integer, name -> Text, } }
+
+#[derive(Debug, Clone, Queryable, Selectable, Identifiable, Entity)]
+#[diesel(table_name = pebbles)]
+struct Pebble {
+    id: i32,
+    name: String,
+}
+
+#[derive(Insertable, Record)]
+#[diesel(table_name = pebbles)]
+#[entity(of = Pebble, generated(id))]
+struct NewPebble {
+    name: String,
+}
+
+/// What the counter would give is known without a look at the rows; that it gave it is not.
+#[test]
+fn keys_that_a_trigger_gives_to_some_rows_are_not_guessed() {
+    let new: Vec<_> = (0..5).map(|i| NewPebble { name: format!("pebble {i}") }).collect();
+    let refs: Vec<_> = new.iter().collect();
+    for step in [1, 3] {
+        let (_database, mut conn) = connect();
+        conn.batch_execute(&format!(
+            "SET SESSION auto_increment_increment = {step}, auto_increment_offset = 1;
+             CREATE TABLE pebbles (id INTEGER PRIMARY KEY AUTO_INCREMENT, name VARCHAR(20) NOT NULL)"
+        ))
+        .unwrap();
+        let made = sql::insert::<Conn, NewPebble>(&mut conn, &refs).unwrap();
+        assert_eq!(
+            made.into_iter().map(|(id,)| id).collect::<Vec<_>>(),
+            (0..5).map(|n| 1 + n * step).collect::<Vec<_>>()
+        );
+        // Just ahead of the counter, far ahead of it, behind it.
+        for own in [1 + 2 * step, 1000, -7] {
+            conn.batch_execute(&format!(
+                "TRUNCATE pebbles; DROP TRIGGER IF EXISTS own_ids; CREATE TRIGGER own_ids BEFORE INSERT ON pebbles FOR EACH ROW
+                 SET NEW.id = IF(NEW.name = 'pebble 2', {own}, NEW.id)"
+            ))
+            .unwrap();
+            let error = sql::insert::<Conn, NewPebble>(&mut conn, &refs[1..]).unwrap_err();
+            assert!(error.to_string().contains("does a trigger"), "{step}, {own}: {error}");
+        }
+    }
+}

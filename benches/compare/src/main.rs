@@ -2,6 +2,10 @@
 //!
 //! They do the same work, take turns round by round in one process, and are compared by the ratio to the raw driver. What is
 //! stored is checked after every turn; wrong data ends the program with an error. `--help` says how to run it.
+//!
+//! A round trip to a server on the same machine takes a multiple where the scheduler puts the two on different cores. The
+//! committed figures of servers are of both on one: `taskset -acp 0 PID` for each of the server's processes, `taskset -c 0` for
+//! this program.
 
 // The contenders that know only Diesel are compiled once for each backend.
 #![allow(clippy::duplicate_mod)]

@@ -18,6 +18,7 @@ cargo run --release --manifest-path benches/compare/Cargo.toml -- plot OUT.svg I
   --smoke            tiny sizes, one round: whether it works, with no word on speed
   --save FILE        writes the figures, as text with tabs
   --date TEXT        goes into that file
+  --note TEXT        so does this: what else the figures depend on
   --against FILE     compares the ratios with those of a file";
 
 #[derive(Debug)]
@@ -30,13 +31,15 @@ pub enum Command {
 #[derive(Debug, Default)]
 pub struct Options {
     works: Option<Vec<Work>>,
-    rounds: Option<usize>,
+    /// Instead of the usual ones.
+    pub rounds: Option<usize>,
     pub only: Option<String>,
     pub cycles: Option<usize>,
     rows: Option<u16>,
     pub smoke: bool,
     pub save: Option<PathBuf>,
     pub date: Option<String>,
+    pub note: Option<String>,
     pub against: Option<PathBuf>,
 }
 
@@ -79,6 +82,7 @@ pub fn parse() -> Fallible<Command> {
             Long("smoke") => options.smoke = true,
             Long("save") => options.save = Some(parser.value()?.into()),
             Long("date") => options.date = Some(parser.value()?.string()?),
+            Long("note") => options.note = Some(parser.value()?.string()?),
             Long("against") => options.against = Some(parser.value()?.into()),
             Long("help") => return Ok(Command::Help),
             Value(word) => words.push(word.string()?),

@@ -32,6 +32,12 @@ pub fn head(backend: &str, version: &str, options: &Options) -> Fallible<String>
     let crates = versions(include_str!("../Cargo.lock"), &CRATES).join(", ");
     writeln!(head, "# {backend}: {version}; {crates}")?;
     writeln!(head, "# machine: {}; load at the start: {}", machine(), load_average())?;
+    if let Some(note) = &options.note {
+        writeln!(head, "# {note}")?;
+    }
+    if let Some(rounds) = options.rounds {
+        writeln!(head, "# rounds: {rounds}")?;
+    }
     writeln!(
         head,
         "# {} people, W3 inserts {} rows, W4 changes all people, W5 makes {} families; contenders that send a row at a \
