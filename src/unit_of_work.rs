@@ -69,11 +69,23 @@ struct Touched {
 
 impl Touched {
     fn add(&mut self, node: Weak<dyn AnyNode>) {
+        self.expect(1);
+        self.nodes.push(node);
+    }
+
+    /// Makes room for nodes that are not among them yet, so that [`add_new`](Self::add_new) need not look.
+    fn expect(&mut self, more: usize) {
         if self.nodes.len() >= self.sweep_at {
             let mut seen = HashSet::new();
             self.nodes.retain(|node| node.strong_count() > 0 && seen.insert(node.as_ptr().cast::<()>()));
-            self.sweep_at = (2 * self.nodes.len()).max(1024);
+            self.sweep_at = (2 * (self.nodes.len() + more)).max(1024);
         }
+        if more > 1 {
+            self.nodes.reserve(more);
+        }
+    }
+
+    fn add_new(&mut self, node: Weak<dyn AnyNode>) {
         self.nodes.push(node);
     }
 
@@ -252,6 +264,20 @@ impl<C: SessionConnection> UnitOfWork<C> {
     pub(crate) fn touch(&self, node: &Rc<dyn AnyNode>) {
         if let Some(frame) = self.touched.borrow_mut().last_mut() {
             frame.add(Rc::downgrade(node));
+        }
+    }
+
+    /// The innermost frame will be told by [`touch_new`](Self::touch_new) of so many nodes.
+    fn expect_new(&self, nodes: usize) {
+        if let Some(frame) = self.touched.borrow_mut().last_mut() {
+            frame.expect(nodes);
+        }
+    }
+
+    /// As [`touch`](Self::touch), of a node that no frame has touched before.
+    fn touch_new(&self, node: Weak<dyn AnyNode>) {
+        if let Some(frame) = self.touched.borrow_mut().last_mut() {
+            frame.add_new(node);
         }
     }
 

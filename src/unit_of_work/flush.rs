@@ -82,7 +82,7 @@ impl<C: SessionConnection> UnitOfWork<C> {
         n = 0;
         let mut pending = 0;
         while let Some(records) = nth(&self.records, n) {
-            records.settle(changes);
+            records.settle(self, changes);
             pending += records.len();
             n += 1;
         }

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher};
 use std::rc::{Rc, Weak};
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table};
 
 use super::node::Node;
 use crate::entity::Entity;
@@ -69,12 +69,19 @@ impl<T: Entity> IdentityMap<T> {
                     .upgrade()
                     .is_some_and(|node| node.look_at_base(|value| value.has_key(&key)).unwrap_or(false))
         };
-        if let Some(entry) = self.nodes.find_mut(hash, is_it) {
-            let before = std::mem::replace(&mut entry.node, Rc::downgrade(node)).upgrade();
-            return before.filter(|before| !Rc::ptr_eq(before, node));
+        if self.nodes.len() == self.nodes.capacity() {
+            self.sweep();
         }
-        self.push(hash, node);
-        None
+        match self.nodes.entry(hash, is_it, |entry| entry.hash) {
+            hash_table::Entry::Occupied(mut entry) => {
+                let before = std::mem::replace(&mut entry.get_mut().node, Rc::downgrade(node)).upgrade();
+                before.filter(|before| !Rc::ptr_eq(before, node))
+            }
+            hash_table::Entry::Vacant(room) => {
+                room.insert(Entry { hash, node: Rc::downgrade(node) });
+                None
+            }
+        }
     }
 
     /// Makes room for more nodes at once.

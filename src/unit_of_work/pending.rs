@@ -2,13 +2,13 @@
 
 use std::any::TypeId;
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
-use super::IntoAny;
 use super::changes::{Change, Changes};
 use super::node::{AnyNode, Node, Unfinished};
 use super::table::{TableUnit, boxed};
 use super::tracked::ObjectState;
+use super::{IntoAny, UnitOfWork};
 use crate::backend::SessionConnection;
 use crate::entity::{ColumnSet, Entity, Insert, Persist, Record, TableId, hash_of};
 use crate::error::{Error, Result};
@@ -33,7 +33,7 @@ pub(crate) trait Records<C: SessionConnection>: IntoAny {
     /// Inserts the rows of a level.
     fn insert(&self, core: &Core<C>, level: u32, place: Place) -> Result<()>;
     /// The flush was good: what was inserted is there.
-    fn settle(&self, changes: &mut Changes);
+    fn settle(&self, unit: &UnitOfWork<C>, changes: &mut Changes);
     /// The flush failed: what was inserted waits again.
     fn revert(&self);
     /// Rolled back: what waits is transient.
@@ -211,7 +211,12 @@ impl<N: Record, C: Insert<N> + Persist<N::Entity>> Records<C> for RecordUnit<N, 
     }
 
     fn levels(&self) -> Vec<u32> {
-        let mut levels: Vec<_> = self.rows.borrow().iter().map(|row| row.level).collect();
+        let mut levels = Vec::new();
+        for row in &*self.rows.borrow() {
+            if levels.last() != Some(&row.level) {
+                levels.push(row.level);
+            }
+        }
         levels.sort_unstable();
         levels.dedup();
         levels
@@ -252,21 +257,23 @@ impl<N: Record, C: Insert<N> + Persist<N::Entity>> Records<C> for RecordUnit<N, 
         Ok(())
     }
 
-    fn settle(&self, changes: &mut Changes) {
+    fn settle(&self, unit: &UnitOfWork<C>, changes: &mut Changes) {
         let rows = self.rows.take();
-        let Some(owner) = rows.first().map(|row| Rc::clone(row.node.owner())) else { return };
-        let (ops, level) = (owner.ops(), owner.level());
+        if rows.is_empty() {
+            return;
+        }
+        let level = unit.level();
         let mut waiting = Vec::new();
         self.table.expect_more(rows.len());
+        unit.expect_new(rows.len());
         for row in rows {
             if !matches!(row.state, State::Inserted(_)) {
                 waiting.push(row);
                 continue;
             }
             row.node.inserted(level, unfinish::<N>);
-            if let Some(ops) = &ops {
-                ops.touch(&row.node.erased());
-            }
+            let node: Weak<Node<N::Entity>> = Rc::downgrade(&row.node);
+            unit.touch_new(node);
             self.table.put(&row.node, changes);
             changes.push(|| Change { node: row.node, from: ObjectState::Pending, to: ObjectState::Persistent });
         }
