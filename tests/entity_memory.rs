@@ -91,6 +91,21 @@ fn a_transaction_with_many_savepoints_does_not_grow_with_them() {
     session.rollback().unwrap();
 }
 
+/// The same by new rows, which the frame notes without a look at those before.
+#[test]
+fn a_transaction_that_adds_rows_does_not_grow_with_those_that_nobody_holds() {
+    let _turn = turn();
+    let session = session(0);
+    let add = |flush: i32| {
+        session.add_all((0..1_000).map(|n| Point { id: flush * 1_000 + n, x: 1, y: 2 })).unwrap();
+        session.flush().unwrap();
+    };
+    (0..20).for_each(add);
+    let ((), grown) = left_by(|| (20..320).for_each(add));
+    assert!(grown < 500_000, "{grown} bytes for rows that nobody holds");
+    session.rollback().unwrap();
+}
+
 #[test]
 fn a_clean_entity_takes_at_most_a_hundred_bytes_and_a_long_loop_none() {
     let _turn = turn();
