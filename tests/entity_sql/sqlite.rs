@@ -73,11 +73,11 @@ fn raised(user: User, nickname: String) -> (User, User) {
     (user, new)
 }
 
-/// Each takes the name of the next, the last that of the first.
-fn handed_on(users: Vec<User>) -> Vec<(User, User)> {
+/// Each takes the name of the next, the last that of the first; beginning with the last, which finds its new name taken.
+fn handed_back(users: Vec<User>) -> Vec<(User, User)> {
     let mut names: Vec<_> = users.iter().map(|user| user.nickname.clone()).collect();
     names.rotate_left(1);
-    users.into_iter().zip(names).map(|(user, name)| raised(user, name)).collect()
+    users.into_iter().zip(names).rev().map(|(user, name)| raised(user, name)).collect()
 }
 
 fn renamed(users: Vec<User>) -> Vec<(User, User)> {
@@ -101,7 +101,7 @@ fn constraints_that_do_not_just_refuse_meet_the_rows_in_their_order() {
                     "PRAGMA case_sensitive_like = ON; DROP TABLE users; CREATE TABLE Users (id INTEGER PRIMARY KEY NOT NULL,
                      nickname TEXT NOT NULL UNIQUE {spelt} {what}, email TEXT, version INTEGER NOT NULL DEFAULT 1)"
                 ),
-                handed_on,
+                handed_back,
             );
         }
     }
