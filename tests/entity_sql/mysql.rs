@@ -87,3 +87,26 @@ fn keys_that_a_trigger_gives_to_some_rows_are_not_guessed() {
         }
     }
 }
+
+#[test]
+fn a_step_that_a_trigger_changes_is_followed() {
+    let new: Vec<_> = (0..5).map(|i| NewPebble { name: format!("pebble {i}") }).collect();
+    let refs: Vec<_> = new.iter().collect();
+    for (before, after) in [(3, 1), (1, 3)] {
+        let (_database, mut conn) = connect();
+        conn.batch_execute(&format!(
+            "SET SESSION auto_increment_increment = {before}, auto_increment_offset = 1;
+             CREATE TABLE pebbles (id INTEGER PRIMARY KEY AUTO_INCREMENT, name VARCHAR(20) NOT NULL);
+             CREATE TRIGGER stepping BEFORE INSERT ON pebbles FOR EACH ROW SET SESSION auto_increment_increment = {after}"
+        ))
+        .unwrap();
+        let made = sql::insert::<Conn, NewPebble>(&mut conn, &refs).unwrap();
+        let made: Vec<_> = made
+            .into_iter()
+            .zip(new.iter().map(|pebble| pebble.name.clone()))
+            .map(|((id,), name)| (id, name))
+            .collect();
+        let stored: Vec<(i32, String)> = pebbles::table.order(pebbles::id).load(&mut conn).unwrap();
+        assert_eq!(made, stored, "from {before} to {after}");
+    }
+}

@@ -41,12 +41,8 @@ where
         Rows::new(kind, rows, given, Form::Counted).execute(conn)?;
         let more = rows.len() as i64 - 1;
         if only_the_keys::<N>(&[1]).is_some() {
-            // Without MOD, which takes as long as all the rest, where there are no others between them.
-            let first: Vec<i64> = match step {
-                1 => read(conn, First(Block::<N, false> { more, record: PhantomData }))?,
-                _ => read(conn, First(Block::<N, true> { more, record: PhantomData }))?,
-            };
-            generated.append(&mut counted_from::<N>(rows.len(), first.first().copied(), step)?);
+            let (first, step) = first::<C, N>(conn, more, step)?;
+            generated.append(&mut counted_from::<N>(rows.len(), first, step)?);
         } else {
             let stored = read(conn, Block::<N, true> { more, record: PhantomData })?;
             generated.append(&mut in_order::<N>(rows.len(), stored)?);
@@ -55,8 +51,29 @@ where
     Ok(generated)
 }
 
+/// The first key of the block that was inserted last, 0 if a row of it is missing, and how far apart its keys are. `step`: what
+/// that was before, which a trigger may have changed.
+fn first<C, N>(conn: &mut C, more: i64, step: i64) -> QueryResult<(i64, i64)>
+where
+    C: SessionConnection,
+    N: NewRow,
+    (i64, i64): FromSqlRow<(BigInt, BigInt), C::Backend>,
+    i64: ToSql<BigInt, C::Backend>,
+    C::Backend: QueryMetadata<(BigInt, BigInt)>,
+{
+    let found = |rows: Vec<(i64, i64)>| rows.first().copied().unwrap_or_default();
+    if step == 1 {
+        // Without MOD, which takes as long as all the rest: there are no others between them.
+        let (first, step) = found(read(conn, First(Block::<N, false> { more, record: PhantomData }))?);
+        if step == 1 {
+            return Ok((first, step));
+        }
+    }
+    Ok(found(read(conn, First(Block::<N, true> { more, record: PhantomData }))?))
+}
+
 /// The keys of a block from its first one on, of which it is known that no row is missing.
-fn counted_from<N: NewRow>(sent: usize, first: Option<i64>, step: i64) -> QueryResult<Vec<N::Generated>> {
+fn counted_from<N: NewRow>(sent: usize, first: i64, step: i64) -> QueryResult<Vec<N::Generated>> {
     let not_consecutive = || {
         refuse(format!(
             "the keys of {sent} rows of {} are not those that AUTO_INCREMENT gives one after the other: does a trigger \
@@ -64,7 +81,9 @@ fn counted_from<N: NewRow>(sent: usize, first: Option<i64>, step: i64) -> QueryR
             N::Entity::TABLE
         ))
     };
-    let first = first.filter(|first| *first > 0).ok_or_else(not_consecutive)?;
+    if first <= 0 || step <= 0 {
+        return Err(not_consecutive());
+    }
     let keys: Vec<i64> = (0..sent as i64).map(|n| first + step * n).collect();
     only_the_keys::<N>(&keys).ok_or_else(not_consecutive)
 }
@@ -147,7 +166,7 @@ fn key<N: NewRow>() -> impl Iterator<Item = &'static str> {
     key_names::<N::Entity>().take(1)
 }
 
-/// The first key of a block, 0 if a row of it is missing.
+/// The first key of a block, 0 if a row of it is missing; and how far apart the keys are now.
 struct First<N, const APART: bool>(Block<N, APART>);
 
 impl<N: 'static, const APART: bool> QueryId for First<N, APART> {
@@ -156,7 +175,7 @@ impl<N: 'static, const APART: bool> QueryId for First<N, APART> {
 }
 
 impl<N, const APART: bool> Query for First<N, APART> {
-    type SqlType = BigInt;
+    type SqlType = (BigInt, BigInt);
 }
 
 impl<N, DB, const APART: bool> QueryFragment<DB> for First<N, APART>
@@ -168,7 +187,7 @@ where
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         out.push_sql("SELECT CAST(IF(COUNT(*) = ");
         out.push_bind_param::<BigInt, i64>(&self.0.more)?;
-        out.push_sql(" + 1, LAST_INSERT_ID(), 0) AS SIGNED)");
+        out.push_sql(" + 1, LAST_INSERT_ID(), 0) AS SIGNED), CAST(@@auto_increment_increment AS SIGNED)");
         self.0.push_from(&mut out)
     }
 }
