@@ -45,11 +45,15 @@ impl Model {
 
     /// Changes, new rows, deletes. `is_clear` ends up false where the order of statements decides whether it works.
     pub(super) fn write_all(&mut self, told: &Told<'_>, is_clear: &mut bool) -> Option<()> {
+        let before = self.rows.clone();
         let updated = self.write_changes(is_clear)?;
         let mut pending: Vec<usize> = self.live().filter(|(_, o)| o.state == Pending).map(|(n, _)| n).collect();
         // SQLite may give a parent the key of one that is gone, and so a child of that one a parent.
         pending.sort_by_key(|n| self.object(*n).kind);
         let mut marked: Vec<usize> = self.persistent().into_iter().filter(|n| self.object(*n).marked).collect();
+        // Gone, and another row has been given its key: before or after somebody looked?
+        let is_mistaken = |row: &Row| !before.contains_key(&row.key()) && self.rows.contains_key(&row.key());
+        *is_clear &= !marked.iter().any(|n| self.object(*n).known().is_some_and(is_mistaken));
         let mut deleted = Vec::new();
         let mut inserted = Vec::new();
         for n in pending {
