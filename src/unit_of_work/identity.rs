@@ -69,9 +69,7 @@ impl<T: Entity> IdentityMap<T> {
                     .upgrade()
                     .is_some_and(|node| node.look_at_base(|value| value.has_key(&key)).unwrap_or(false))
         };
-        if self.nodes.len() == self.nodes.capacity() {
-            self.sweep();
-        }
+        self.sweep_before_it_grows();
         match self.nodes.entry(hash, is_it, |entry| entry.hash) {
             hash_table::Entry::Occupied(mut entry) => {
                 let before = std::mem::replace(&mut entry.get_mut().node, Rc::downgrade(node)).upgrade();
@@ -99,6 +97,12 @@ impl<T: Entity> IdentityMap<T> {
         }
     }
 
+    fn sweep_before_it_grows(&mut self) {
+        if self.nodes.len() == self.nodes.capacity() {
+            self.sweep();
+        }
+    }
+
     /// Puts a node in whose key is not there.
     pub(crate) fn insert_new(&mut self, node: &Rc<Node<T>>) {
         if let Some(hash) = node.look(|value| self.hash(value)) {
@@ -107,9 +111,7 @@ impl<T: Entity> IdentityMap<T> {
     }
 
     fn push(&mut self, hash: u64, node: &Rc<Node<T>>) {
-        if self.nodes.len() == self.nodes.capacity() {
-            self.sweep();
-        }
+        self.sweep_before_it_grows();
         self.nodes.insert_unique(hash, Entry { hash, node: Rc::downgrade(node) }, |entry| entry.hash);
     }
 

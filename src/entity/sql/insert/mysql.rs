@@ -62,10 +62,10 @@ where
     C::Backend: QueryMetadata<(BigInt, BigInt)>,
 {
     let found = |rows: Vec<(i64, i64)>| rows.first().copied().unwrap_or_default();
-    if step == 1 {
-        // Without MOD, which takes as long as all the rest: there are no others between them.
+    if more == 0 || step == 1 {
+        // Without MOD, which would take half as long again: there are no others between them.
         let (first, step) = found(read(conn, First(Block::<N, false> { more, record: PhantomData }))?);
-        if step == 1 {
+        if more == 0 || step == 1 {
             return Ok((first, step));
         }
     }
